@@ -1,0 +1,1 @@
+"""Meters: from the event log to exact answers."""

@@ -1,0 +1,1 @@
+"""The ingest gateway: bytes in, durable events out."""

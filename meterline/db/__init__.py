@@ -1,0 +1,1 @@
+"""Relational state: engine, transactions, migrations."""

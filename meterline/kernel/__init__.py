@@ -1,0 +1,1 @@
+"""The pure core that every service shares; standard library only."""

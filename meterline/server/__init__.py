@@ -1,0 +1,1 @@
+"""The composition root: settings, assembly, application, command line."""

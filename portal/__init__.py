@@ -1,0 +1,1 @@
+"""Portal tokens: a customer reads its own usage and nothing else."""
