@@ -1,0 +1,61 @@
+# Everything a developer or an operator of one machine does, as short commands. Try `make help`.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8888
+DATA ?= data
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check bench demo lock fmt clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# What the server needs, from the hash-pinned lock.
+.venv/.run: requirements/run.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; set PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/run.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+# What tests and checks need on top.
+.venv/.dev: .venv/.run requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@touch $@
+
+setup: .venv/.dev ## Build .venv with the server and the developer's tools
+
+run: .venv/.run ## Serve on http://127.0.0.1:8888 with the data in ./data (HOST=, PORT=, DATA=)
+	$(BIN)/meterline serve --host $(HOST) --port $(PORT) --data-dir $(DATA)
+
+test: .venv/.dev ## Run all tests
+	$(BIN)/python -m pytest
+
+check: .venv/.dev ## Format, lint, types, import contracts, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+bench: .venv/.dev ## Measure this machine and print the table of the README
+	$(BIN)/python -m bench
+
+demo: .venv/.run ## Start a server on example data in a temporary folder and show answers
+	$(BIN)/meterline demo
+
+fmt: .venv/.dev ## Format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-annotate --no-emit-index-url --no-emit-find-links
+
+lock: .venv/.dev ## Write the lock files anew (UPGRADE=--upgrade for newer versions)
+	$(LOCK) $(UPGRADE) pyproject.toml --group build -o requirements/run.txt
+	$(LOCK) $(UPGRADE) pyproject.toml --extra telemetry --group build --group dev \
+		-c requirements/run.txt -o requirements/dev.txt
+
+clean: ## Remove the environment and caches (never the data)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
