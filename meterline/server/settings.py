@@ -1,0 +1,238 @@
+"""Every setting, with its default and meaning. `docs/configuration.md` is generated from here.
+
+A value comes from the first of: a flag (`--port`, `--set ingest.require_subject=false`), the
+environment (`METERLINE_INGEST__REQUIRE_SUBJECT=false`), the file (`meterline.yaml`), the default.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import ValidationError as PydanticError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
+
+from meterline.kernel.errors import FieldError, ValidationError
+
+DEFAULT_FILE = Path("meterline.yaml")
+ENV_PREFIX = "METERLINE_"
+
+_Positive = Annotated[int, Field(gt=0)]
+_Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ServerSettings(_Section):
+    """Where the server listens and keeps its data."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8888, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    data_dir: Path = Field(Path("data"), description="Folder that holds all data of the server.")
+    shutdown_grace_seconds: _Seconds = Field(
+        20.0, description="How long a stop waits for requests in flight."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="The least severe log lines that are written."
+    )
+    log_format: Literal["json", "console"] = Field(
+        "json", description="`json` writes one object a line; `console` is for people."
+    )
+
+
+class IngestSettings(_Section):
+    """What `POST /api/v1/events` accepts."""
+
+    require_subject: bool = Field(True, description="Refuse events that have no `subject`.")
+    max_body_bytes: _Positive = Field(
+        16 * 1024 * 1024, description="Largest request body as sent (413 above it)."
+    )
+    max_decompressed_bytes: _Positive = Field(
+        64 * 1024 * 1024, description="Largest request body after decompression (413 above it)."
+    )
+    max_batch_events: _Positive = Field(10_000, description="Most events in one request.")
+    max_json_depth: _Positive = Field(64, description="Deepest nesting of an event's JSON.")
+    max_members: _Positive = Field(1_000, description="Most members of one JSON object.")
+    max_number_digits: _Positive = Field(100, description="Longest JSON number, in characters.")
+    max_attribute_length: _Positive = Field(
+        2_048, description="Longest attribute of an event, in characters."
+    )
+
+
+class SinkSettings(_Section):
+    """How stored batches reach the query store."""
+
+    batch_events: _Positive = Field(200_000, description="Most events the sink stores at once.")
+    stall_seconds: _Seconds = Field(
+        30.0, description="Not ready when events wait and none was stored for this long."
+    )
+
+
+class AuthSettings(_Section):
+    """API keys. Keys themselves are made with `meterline keys create`."""
+
+    cache_seconds: float = Field(
+        1.0, ge=0, le=60, description="How long a key is believed before it is looked up again."
+    )
+
+
+class PortalSettings(_Section):
+    """Portal tokens, with which a subject reads its own usage."""
+
+    default_ttl_seconds: _Positive = Field(
+        3_600, description="Life of a token whose request names no `expiresAt`."
+    )
+    max_ttl_seconds: _Positive = Field(86_400, description="Longest life of a token.")
+    secret: SecretStr | None = Field(
+        None, description="Signing secret; one is made and kept in the data folder when not given."
+    )
+    allowed_origins: tuple[str, ...] = Field(
+        ("*",), description="Web origins that may call the portal from a browser."
+    )
+
+
+class QuerySettings(_Section):
+    """Limits of meter queries."""
+
+    timeout_seconds: _Seconds = Field(30.0, description="Longest a query may run.")
+    max_rows: _Positive = Field(100_000, description="Most rows of one answer.")
+
+
+class TelemetrySettings(_Section):
+    """What the server tells about itself."""
+
+    metrics: bool = Field(True, description="Serve Prometheus metrics at `/metrics`.")
+    otlp_endpoint: str | None = Field(
+        None,
+        description="OTLP/HTTP address that takes traces; needs the `telemetry` extra.",
+    )
+    service_name: str = Field("meterline", description="Name of this server in traces.")
+    sample_ratio: float = Field(0.01, ge=0, le=1, description="Share of requests that are traced.")
+
+
+class Settings(BaseSettings):
+    """All settings of one server."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", extra="forbid", frozen=True
+    )
+
+    server: ServerSettings = ServerSettings()
+    ingest: IngestSettings = IngestSettings()
+    sink: SinkSettings = SinkSettings()
+    auth: AuthSettings = AuthSettings()
+    portal: PortalSettings = PortalSettings()
+    query: QuerySettings = QuerySettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    meters: tuple[dict[str, Any], ...] = Field(
+        (),
+        description="Meters that exist from the start, as the body of `POST /api/v1/meters`.",
+    )
+
+
+def load_settings(
+    config: Path | None = None, *, flags: Mapping[str, object] | None = None
+) -> Settings:
+    """The settings from flags (`{"server.port": 80}`), environment, file and defaults.
+
+    Without `config` (or METERLINE_CONFIG) `meterline.yaml` of the working folder is read if it
+    is there. Unknown names are errors, wherever they stand. Raises `ValidationError`.
+    """
+    _refuse_unknown_sections(os.environ)
+    named = config or _path_from_environment()
+    from_file = _read_file(named or DEFAULT_FILE, must_exist=named is not None)
+
+    class FromAllSources(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            file_settings = InitSettingsSource(settings_cls, init_kwargs=from_file)
+            return (init_settings, env_settings, file_settings)
+
+    try:
+        return FromAllSources(**_nested(flags or {}))
+    except PydanticError as error:
+        faults = [FieldError(_where(fault["loc"]), fault["msg"]) for fault in error.errors()]
+        raise ValidationError(_sentence(faults), errors=faults) from None
+    except SettingsError as error:
+        raise ValidationError(f"an environment variable is not readable: {error}") from None
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
+    """The flags of `--set SECTION.NAME=VALUE`; values are written as in YAML."""
+    flags: dict[str, object] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.strip():
+            raise ValidationError(f"--set takes SECTION.NAME=VALUE, not {assignment!r}")
+        try:
+            flags[name.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ValidationError(f"the value of --set {name} is not readable") from None
+    return flags
+
+
+def _nested(flags: Mapping[str, object]) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in flags.items():
+        *sections, last = name.split(".")
+        target = nested
+        for section in sections:
+            target = target.setdefault(section, {})
+        target[last] = value
+    return nested
+
+
+def _path_from_environment() -> Path | None:
+    text = os.environ.get(f"{ENV_PREFIX}CONFIG")
+    return Path(text) if text else None
+
+
+def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if must_exist:
+            raise ValidationError(f"{path}: no such file") from None
+        return {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ValidationError(f"{path}: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ValidationError(f"{path}: the top must be a mapping of sections")
+    # A section that is named and left empty means its defaults.
+    return {name: value for name, value in content.items() if value is not None}
+
+
+def _refuse_unknown_sections(environment: Iterable[str]) -> None:
+    for name in environment:
+        if not name.upper().startswith(ENV_PREFIX) or "__" not in name:
+            continue
+        section = name[len(ENV_PREFIX) :].partition("__")[0].lower()
+        if section not in Settings.model_fields:
+            raise ValidationError(f"{name}: there is no section {section!r}")
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(step) for step in location)
+
+
+def _sentence(faults: Iterable[FieldError]) -> str:
+    return "; ".join(f"{fault.where}: {fault.reason}" for fault in faults)
