@@ -1,0 +1,54 @@
+"""Numbered changes of the relational schema, run by Alembic in one transaction at start.
+
+To add one: `versions/NNNN_name.py` with `revision = "NNNN"` and `down_revision` set to the number
+before it. Write the tables out with `sa.Column`s; a migration never imports today's tables,
+because it must keep making yesterday's.
+"""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+_LOCK = 7_105_201_017
+"""Names our lock among PostgreSQL's advisory locks."""
+
+
+class SchemaTooNewError(RuntimeError):
+    """The database was made by a newer Meterline than this one."""
+
+
+def configuration() -> Config:
+    """Alembic's configuration, without a file."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def current(connection: Connection) -> str | None:
+    """The version of the schema that the database has, None when it is empty."""
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def upgrade(connection: Connection) -> list[str]:
+    """Apply what is missing, inside the caller's transaction; answers the versions applied."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
+    config = configuration()
+    known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
+    known.reverse()
+    before = current(connection)
+    if before is not None and before not in known:
+        raise SchemaTooNewError(
+            f"the database has schema version {before}, this Meterline knows up to {known[-1]}: "
+            "install the newer Meterline again, or use another data directory"
+        )
+    missing = known[known.index(before) + 1 :] if before else known
+    if missing:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return missing

@@ -1,0 +1,12 @@
+"""Alembic's entry: runs the versions on the connection that `migrations.upgrade` hands over."""
+
+from alembic import context
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    # Ours are transactions on SQLite too (see `meterline.db.engine`): all versions or none.
+    transactional_ddl=True,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()
