@@ -73,11 +73,11 @@ def text_value(raw: str | None, *, path: str = "") -> str | ValueFault:
 
 
 def dimension_text(raw: str | None) -> str:
-    """The text of a groupBy value; what is missing or null is the empty text.
+    """The text of a groupBy value; what is missing, null, an object or an array is the empty text.
 
-    Numbers that are equal have equal texts (`1.50` and `1.5`); objects and arrays stay raw.
+    Numbers that are equal have equal texts (`1.50` and `1.5`).
     """
-    if raw is None or raw == "null":
+    if raw is None or raw == "null" or raw.startswith(("{", "[")):
         return ""
     if raw.startswith('"'):
         return _SURROGATE.sub("\ufffd", _string(raw))

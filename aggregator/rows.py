@@ -1,0 +1,296 @@
+"""The rows of the event store, as SQL. Pure: text and parameters, no I/O.
+
+A plan's records are loaded into a staging table of their partition, and every table is filled from
+there by one statement each, so that no Python loop runs over events.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from aggregator.binding import Binder
+from aggregator.series import Series
+from meterline.kernel import quantity
+from meterline.kernel.jsonpath import parse_path
+
+EVENT_FIELDS = (
+    "id",
+    "source",
+    "type",
+    "subject",
+    "time",
+    "datacontenttype",
+    "data",
+    "_raw",
+    "data_base64",
+    "_ext",
+)
+"""Members of a canonical event object, as the ingest gateway writes them."""
+
+LOAD_SETTINGS: dict[str, str | int] = {
+    "async_insert": 0,
+    "input_format_parallel_parsing": 0,
+    "input_format_json_named_tuples_as_objects": 1,
+    "input_format_json_defaults_for_missing_elements_in_named_tuple": 1,
+    "input_format_json_ignore_unknown_keys_in_named_tuple": 1,
+    "input_format_json_read_objects_as_strings": 1,
+    "input_format_try_infer_dates": 0,
+    "input_format_try_infer_datetimes": 0,
+}
+
+# A number that the engine's JSON functions, which pass through a double, could change, or that
+# they would spell in another way than `kernel.quantity`: 16 or more digits around a point, an
+# exponent, 20 or more digits, tiny fractions, minus zero, or digits hidden behind \u escapes.
+# Wrong positives only cost time: such events are read exactly, in Python.
+INEXACT_PATTERN = (
+    r"\.[0-9]{9}|[0-9]{8}\.[0-9]{5}|[0-9]{12}\.[0-9]|\.0000|[0-9]{20}"
+    r'|[:,\["\s][-+]?[0-9]*\.?[0-9]*[eE][-+]?[0-9]+["\s,}\]]'
+    r"|[:,\[\s]-0|\\u00[2-6]"
+)
+
+
+DUPLICATE = 1
+"""Verdict: an event with this key and content was stored before; it is dropped."""
+CONFLICT = 2
+"""Verdict: an event with this key and other content was stored before; kept, not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """SQL with its bound parameters."""
+
+    sql: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+def staging_tables(part: int) -> list[str]:
+    """DDL of the scratch tables of one partition's sink; they live in memory only."""
+    event = ", ".join(f"{name} String" for name in EVENT_FIELDS)
+    place = "off UInt64, idx UInt32"
+    return [
+        f"CREATE OR REPLACE TABLE staging_records_{part} (off UInt64, ns String, at Int64,"
+        f" e Array(Tuple({event}))) ENGINE = Memory",
+        f"CREATE OR REPLACE TABLE staging_{part} (part UInt16, {place}, ns LowCardinality(String), id String,"
+        " source LowCardinality(String), type LowCardinality(String), subject String,"
+        " time DateTime64(6, 'UTC'), time_given UInt8, datacontenttype LowCardinality(String),"
+        " data String, data_base64 String, ext String, ingested_at DateTime64(3, 'UTC'),"
+        " h UInt128, content UInt64, inexact UInt8) ENGINE = Memory",
+        f"CREATE OR REPLACE TABLE staging_suspects_{part} (h UInt128) ENGINE = Memory",
+        f"CREATE OR REPLACE TABLE staging_verdicts_{part} ({place}, verdict UInt8) ENGINE = Memory",
+        f"CREATE OR REPLACE TABLE staging_exact_{part} ({place}, series UInt32,"
+        " value Nullable(Decimal(38, 18)), text String, dims Array(LowCardinality(String)),"
+        " reason String) ENGINE = Memory",
+    ]
+
+
+def stage_events(part: int) -> str:
+    """Spread the loaded records into one row per event, with its key, content and flags."""
+    time = "parseDateTime64BestEffortOrNull(ev.time, 6, 'UTC')"
+    return f"""
+INSERT INTO staging_{part}
+SELECT {part}, off, idx, ns, ev.id, ev.source, ev.type, ev.subject,
+    ifNull({time}, toDateTime64(fromUnixTimestamp64Milli(at, 'UTC'), 6, 'UTC')) AS instant,
+    ev.time != '' AS given, ev.datacontenttype,
+    if(ev._raw = '', ev.data, ev._raw) AS payload, ev.data_base64, ev._ext,
+    fromUnixTimestamp64Milli(at, 'UTC'),
+    reinterpretAsUInt128(sipHash128(ns, ev.source, ev.id)),
+    sipHash64(ev.type, ev.subject, if(given, toUnixTimestamp64Micro(instant), 0),
+              ev.datacontenttype, payload, ev.data_base64, ev._ext),
+    match(payload, {{inexact:String}})
+FROM staging_records_{part}
+ARRAY JOIN e AS ev, arrayEnumerate(e) AS idx"""
+
+
+class Reads:
+    """The JSON reads that expressions over `data` need, each named once.
+
+    ClickHouse does not share equal expressions inside an array of tuples, so they are columns of
+    an inner SELECT (`columns`), and the outer expressions use their names.
+    """
+
+    def __init__(self, bind: Binder) -> None:
+        self._bind = bind
+        self._names: dict[str, str] = {}
+
+    def value(self, series: Series) -> tuple[str, str]:
+        """The (value, text) of an event for a series; the value is NULL where there is none."""
+        if series.kind == "count":
+            return "toNullable(toDecimal128(1, 18))", "''"
+        assert series.value_path is not None
+        args = self._steps(series.value_path)
+        found = self._name(f"JSONExtractString(data{args})")
+        if series.kind == "number":
+            return self._name(f"toDecimal128OrNull({found}, 18)"), "''"
+        scalar = self._name(f"JSONType(data{args}) NOT IN ('Object', 'Array', 'Null')")
+        usable = self._name(f"JSONHas(data{args}) AND {scalar}")
+        return f"if({usable}, toNullable(toDecimal128(0, 18)), NULL)", found
+
+    def dims(self, series: Series) -> str:
+        """The array of a series' dimensions, in the order of its group paths; '' where missing."""
+        parts = []
+        for path in series.group_paths:
+            args = self._steps(path)
+            text = self._name(f"JSONExtractString(data{args})")
+            nested = f"JSONType(data{args}) IN ('Object', 'Array')"
+            parts.append(
+                self._name(f"if(substring({text}, 1, 1) IN ('{{', '[') AND {nested}, '', {text})")
+            )
+        return f"CAST([{', '.join(parts)}], 'Array(LowCardinality(String))')"
+
+    @property
+    def columns(self) -> str:
+        """The reads as columns of a SELECT over a table with `data`; each may use those before."""
+        return "".join(f", {expression} AS {name}" for expression, name in self._names.items())
+
+    def _name(self, expression: str) -> str:
+        return self._names.setdefault(expression, f"x{len(self._names)}")
+
+    def _steps(self, path: str) -> str:
+        return steps_sql(path, self._bind)
+
+
+def steps_sql(path: str, bind: Binder) -> str:
+    """A JSON path as further arguments of a JSON function; the engine's indexes are 1-based."""
+    return "".join(
+        f", {step + 1}" if isinstance(step, int) else f", {bind(step)}"
+        for step in parse_path(path).steps
+    )
+
+
+def insert_events(part: int, verdicts: bool) -> str:
+    """Counted events and conflicts; duplicates are left out."""
+    status = _places(part, CONFLICT) if verdicts else "0"
+    where = f"WHERE NOT ({_places(part, DUPLICATE)})" if verdicts else ""
+    return f"""
+INSERT INTO events (ns, part, off, idx, status, inexact, id, source, type, subject, time,
+    time_given, datacontenttype, data, data_base64, ext, ingested_at, stored_at)
+SELECT ns, part, off, idx, {status}, inexact, id, source, type, subject, time,
+    time_given, datacontenttype, data, data_base64, ext, ingested_at,
+    fromUnixTimestamp64Milli({{stored_at:Int64}}, 'UTC')
+FROM staging_{part} {where}"""
+
+
+def insert_keys(part: int, verdicts: bool) -> str:
+    """The keys of what `insert_events` stored."""
+    where = f"WHERE NOT ({_places(part, DUPLICATE)})" if verdicts else ""
+    return f"""
+INSERT INTO keys (h, content, part, off, idx)
+SELECT h, content, part, off, idx FROM staging_{part} {where}"""
+
+
+def insert_points(part: int, series: Sequence[Series], verdicts: bool) -> Statement:
+    """The points of counted events, for every series of their namespace and type."""
+    bind = Binder()
+    counted = _counted(part, verdicts)
+    selects = [
+        _select_points(f"staging_{part}", group, bind, _of_type(key, bind) + counted)
+        for key, group in _by_type(series)
+    ]
+    selects.append(
+        f"SELECT series, s.subject, s.time, s.part, off, idx, assumeNotNull(value), text, dims"
+        f" FROM staging_exact_{part} AS x INNER JOIN staging_{part} AS s USING (off, idx)"
+        f" WHERE value IS NOT NULL{counted}"
+    )
+    return Statement(f"{_INSERT_POINTS}\n" + "\nUNION ALL\n".join(selects), bind.params)
+
+
+def insert_faults(part: int, series: Sequence[Series], verdicts: bool) -> Statement:
+    """Which events a series could not use, and why."""
+    bind = Binder()
+    counted = _counted(part, verdicts)
+    selects = [
+        _select_faults(f"staging_{part}", one, bind, _of_type(key, bind) + counted)
+        for key, group in _by_type(series)
+        for one in group
+        if one.kind != "count"
+    ]
+    selects.append(
+        f"SELECT series, toUInt16({part}), off, idx, reason FROM staging_exact_{part}"
+        f" WHERE value IS NULL{counted}"
+    )
+    return Statement(f"{_INSERT_FAULTS}\n" + "\nUNION ALL\n".join(selects), bind.params)
+
+
+def backfill_points(series: Series, part: int, after: int, through: int) -> Statement:
+    """The points of stored events at offsets in (after, through], inexact ones left out."""
+    bind = Binder()
+    where = _stored(series, bind, part, after, through)
+    select = _select_points("events", [series], bind, where)
+    return Statement(f"{_INSERT_POINTS}\n{select}", bind.params)
+
+
+def backfill_faults(series: Series, part: int, after: int, through: int) -> Statement:
+    """The faults of stored events at offsets in (after, through], inexact ones left out."""
+    bind = Binder()
+    where = _stored(series, bind, part, after, through)
+    return Statement(
+        f"{_INSERT_FAULTS}\n{_select_faults('events', series, bind, where)}", bind.params
+    )
+
+
+_INSERT_POINTS = "INSERT INTO points (series, subject, time, part, off, idx, value, text, dims)"
+_INSERT_FAULTS = "INSERT INTO faults (series, part, off, idx, reason)"
+
+
+def _of_type(key: tuple[str, str], bind: Binder) -> str:
+    return f"ns = {bind(key[0])} AND type = {bind(key[1])} AND inexact = 0"
+
+
+def _counted(part: int, verdicts: bool) -> str:
+    return f" AND NOT ({_places(part, DUPLICATE, CONFLICT)})" if verdicts else ""
+
+
+def _stored(series: Series, bind: Binder, part: int, after: int, through: int) -> str:
+    of_type = _of_type((series.namespace, series.event_type), bind)
+    return f"{of_type} AND status = 0 AND part = {part} AND off > {after} AND off <= {through}"
+
+
+def _select_points(table: str, group: Sequence[Series], bind: Binder, where: str) -> str:
+    """All points of one event type in one pass, so that each JSON path is read once an event."""
+    reads = Reads(bind)
+    cells = []
+    for one in group:
+        value, text = reads.value(one)
+        cells.append(f"(toUInt32({one.id}), {value}, {text}, {reads.dims(one)})")
+    return (
+        "SELECT s.1, subject, time, part, off, idx, assumeNotNull(s.2), s.3, s.4"
+        f" FROM (SELECT subject, time, part, off, idx{reads.columns} FROM {table} WHERE {where})"
+        f" ARRAY JOIN [{', '.join(cells)}] AS s WHERE s.2 IS NOT NULL"
+    )
+
+
+_NOT_USABLE = {"number": quantity.NOT_DECIMAL, "text": quantity.NOT_TEXT}
+
+
+def _select_faults(table: str, series: Series, bind: Binder, where: str) -> str:
+    """Which events a series cannot use, with the reasons that `kernel.quantity` gives."""
+    assert series.value_path is not None
+    reads = Reads(bind)
+    value, _ = reads.value(series)
+    args = steps_sql(series.value_path, bind)
+    found = f"JSONExtractString(data{args})"
+    return (
+        f"SELECT toUInt32({series.id}), part, off, idx, multiIf("
+        f"data IN ('', 'null'), {bind(quantity.MISSING_DATA)},"
+        f" NOT JSONHas(data{args}), {bind(quantity.missing_value(series.value_path))},"
+        f" JSONType(data{args}) = 'Null', {bind(quantity.IS_NULL)},"
+        f" match({found}, '^[-+]?(?i:nan|inf|infinity)$'), {bind(quantity.NOT_FINITE)},"
+        f" match({found}, '^[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)$'), {bind(quantity.OUT_OF_RANGE)},"
+        f" {bind(_NOT_USABLE[series.kind])})"
+        f" FROM (SELECT part, off, idx, data{reads.columns} FROM {table} WHERE {where})"
+        f" WHERE ({value}) IS NULL"
+    )
+
+
+def _places(part: int, *verdicts: int) -> str:
+    wanted = ", ".join(map(str, verdicts))
+    return (
+        f"(off, idx) IN (SELECT off, idx FROM staging_verdicts_{part} WHERE verdict IN ({wanted}))"
+    )
+
+
+def _by_type(series: Iterable[Series]) -> Iterable[tuple[tuple[str, str], list[Series]]]:
+    ordered = sorted(series, key=lambda one: (one.namespace, one.event_type, one.id))
+    for key, group in groupby(ordered, key=lambda one: (one.namespace, one.event_type)):
+        yield key, list(group)

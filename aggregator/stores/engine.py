@@ -1,0 +1,55 @@
+"""The port of the event store's engine: ClickHouse's SQL, wherever it runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+Params = Mapping[str, Any]
+Settings = Mapping[str, str | int]
+
+
+class Engine(Protocol):
+    """Runs ClickHouse SQL. User input is bound as `{name:Type}` parameters, never spliced.
+
+    Errors are `UnavailableError` (try again) or `EngineError` (the statement or its data are at
+    fault); neither shows the engine's text to a caller.
+    """
+
+    async def query(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
+        """Rows of a read. Decimals are `Decimal`, instants are aware UTC datetimes."""
+        ...
+
+    async def fetch(self, sql: str, fmt: str, params: Params | None = None) -> bytes:
+        """The answer of a read in one of the engine's formats, as bytes."""
+        ...
+
+    async def execute(
+        self, sql: str, params: Params | None = None, settings: Settings | None = None
+    ) -> int:
+        """Run a statement; returns the rows it wrote, where the engine says."""
+        ...
+
+    async def load(
+        self,
+        table: str,
+        columns: Sequence[str],
+        fmt: str,
+        body: bytes,
+        settings: Settings | None = None,
+    ) -> None:
+        """Insert bytes in one of the engine's formats."""
+        ...
+
+    async def close(self) -> None:
+        """Release every handle."""
+        ...
+
+
+class EngineError(Exception):
+    """The engine refused a statement or its data. `code` is ClickHouse's error number.
+
+    The message is truncated: the engine's text can carry parameter values.
+    """
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"engine error {code}: {message[:300]}")
+        self.code = code
