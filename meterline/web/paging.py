@@ -15,6 +15,8 @@ from meterline.kernel.errors import FieldError, ValidationError
 Part = str | int
 
 _MAX_LENGTH = 4096
+_MAX_INTEGER = 2**63 - 1
+"""What databases can compare with."""
 
 
 def encode_cursor(position: Sequence[Part]) -> str:
@@ -30,6 +32,8 @@ def decode_cursor(text: str, types: Sequence[type[Part]]) -> tuple[Part, ...]:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
         parts = msgspec.json.decode(raw, type=list[Part])
         if [type(part) for part in parts] != list(types):
+            raise ValueError
+        if any(isinstance(part, int) and abs(part) > _MAX_INTEGER for part in parts):
             raise ValueError
     except (ValueError, binascii.Error, msgspec.MsgspecError):
         fault = FieldError("cursor", "is not one that this server gave")
