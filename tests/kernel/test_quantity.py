@@ -101,8 +101,8 @@ def test_any_spelling_of_a_quantity_reads_back(value: Decimal) -> None:
         ("10E399", "1e400"),
         ("true", "true"),
         ("false", "false"),
-        ('{"a": 1}', '{"a": 1}'),
-        ("[1, 2]", "[1, 2]"),
+        ('{"a": 1}', ""),
+        ("[1, 2]", ""),
     ],
 )
 def test_dimensions(raw: str | None, text: str) -> None:
