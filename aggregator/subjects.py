@@ -5,7 +5,6 @@ metadata. Deleting it keeps the usage, unless the caller asks to purge that too.
 """
 
 import math
-import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +30,7 @@ from meterline.db.tables import UtcDateTime, metadata, upsert
 from meterline.kernel.clock import Clock
 from meterline.kernel.errors import FieldError, NotFoundError, ValidationError
 from meterline.kernel.ids import is_ulid, new_ulid
+from meterline.kernel.text import is_text
 
 subjects = Table(
     "subjects",
@@ -45,12 +45,6 @@ subjects = Table(
     UniqueConstraint("namespace", "key", name="uq_subjects_namespace_key"),
 )
 
-# What a CloudEvents String may not hold: controls, surrogates and noncharacters.
-_FORBIDDEN = re.compile(
-    "[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
-    + "".join(f"{chr(plane << 16 | 0xFFFE)}{chr(plane << 16 | 0xFFFF)}" for plane in range(17))
-    + "]"
-)
 _MAX_INTEGER = 2**63
 
 
@@ -213,13 +207,13 @@ def _faults(changes: Sequence[SubjectChange], limits: SubjectLimits) -> list[Fie
 def _key_fault(key: str, limits: SubjectLimits) -> str:
     if not 1 <= len(key) <= limits.max_key_length:
         return f"a key has 1 to {limits.max_key_length} characters"
-    return "a key has no control characters" if _FORBIDDEN.search(key) else ""
+    return "" if is_text(key) else "a key has no control characters"
 
 
 def _name_fault(name: str, limits: SubjectLimits) -> str:
     if len(name) > limits.max_display_name_length:
         return f"a display name has at most {limits.max_display_name_length} characters"
-    return "a display name has no control characters" if _FORBIDDEN.search(name) else ""
+    return "" if is_text(name) else "a display name has no control characters"
 
 
 def _metadata_fault(value: Mapping[str, Any], limits: SubjectLimits) -> str:

@@ -1,0 +1,163 @@
+"""`/api/v1/portal`: tokens for the seller's back end, queries for the end user's browser."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, Protocol, TypeVar
+
+from fastapi import APIRouter, Depends, Query, Request
+from fastapi.security import HTTPBearer
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+from starlette.datastructures import QueryParams
+from starlette.responses import Response
+
+from meterline.kernel.clock import Clock
+from meterline.kernel.errors import ForbiddenError
+from meterline.web.auth import Principal, requires
+from meterline.web.json import ExactJSONResponse
+from portal.store import PortalToken
+from portal.tokens import PortalService
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True)
+
+
+class TokenCreate(_Wire):
+    """A token to issue."""
+
+    subject: str = Field(min_length=1, description="Whose usage it may read.")
+    expires_at: AwareDatetime | None = Field(
+        default=None, description="RFC 3339, to the second. By default in an hour."
+    )
+    allowed_meter_slugs: list[str] | None = Field(
+        default=None, min_length=1, description="The meters it may read; absent means all."
+    )
+
+
+class TokenView(_Wire):
+    """A token, without its text."""
+
+    id: str
+    subject: str
+    created_at: datetime
+    expires_at: datetime
+    expired: bool
+    allowed_meter_slugs: list[str] | None = None
+
+
+class TokenCreated(TokenView):
+    """A new token."""
+
+    token: str = Field(description="The token itself. It is shown this one time.")
+
+
+class TokenInvalidate(_Wire):
+    """Which tokens to revoke; nothing given means every token of the namespace."""
+
+    id: str | None = None
+    subject: str | None = None
+
+
+Result = TypeVar("Result", covariant=True)
+
+
+class MeterQueries(Protocol[Result]):
+    """What the portal needs of the meters."""
+
+    async def query_from_params(
+        self, namespace: str, slug: str, params: QueryParams, *, subject: str
+    ) -> Result:
+        """A meter query with the parameters of `GET /api/v1/meters/{slug}/query`, for `subject`
+        alone, whatever the parameters say of subjects."""
+        ...
+
+
+Issuer = Annotated[Principal, Depends(requires("portal:issue"))]
+
+
+def tokens_router(service: PortalService, clock: Clock) -> APIRouter:
+    """`/api/v1/portal/tokens`, for the seller's back end."""
+    api = APIRouter(
+        prefix="/api/v1/portal/tokens", tags=["Portal"], default_response_class=ExactJSONResponse
+    )
+    page = service.limits.max_page
+
+    @api.post("", response_model_exclude_none=True)
+    async def create_portal_token(principal: Issuer, body: TokenCreate) -> TokenCreated:
+        """Issue a token. The answer is the only place where its text is ever shown."""
+        token, text = await service.create(
+            principal.namespace, body.subject, body.expires_at, body.allowed_meter_slugs
+        )
+        return TokenCreated(**_view(token, clock()).model_dump(), token=text)
+
+    @api.get("", response_model_exclude_none=True)
+    async def list_portal_tokens(
+        principal: Issuer, limit: Annotated[int, Query(ge=1, le=page)] = service.limits.default_page
+    ) -> list[TokenView]:
+        """List the newest tokens that were not revoked."""
+        now = clock()
+        return [_view(token, now) for token in await service.list(principal.namespace, limit)]
+
+    @api.post("/invalidate", status_code=204)
+    async def invalidate_portal_tokens(
+        principal: Issuer, body: TokenInvalidate | None = None
+    ) -> None:
+        """Revoke the token with an id, the tokens of a subject, or all. Within a second it holds.
+
+        Naming none that exists is no error: afterwards there is no such token in either case.
+        """
+        which = body or TokenInvalidate()
+        await service.invalidate(principal.namespace, which.id, which.subject)
+
+    return api
+
+
+_portal_token = HTTPBearer(
+    scheme_name="PortalToken", description="A portal token", auto_error=False
+)
+
+
+def query_router(
+    service: PortalService,
+    meters: MeterQueries[Result],
+    render: Callable[[Result, Request], Response],
+) -> APIRouter:
+    """`/api/v1/portal/meters/{slug}/query`, for the end user's browser."""
+    api = APIRouter(
+        prefix="/api/v1/portal/meters",
+        tags=["Portal"],
+        default_response_class=ExactJSONResponse,
+        dependencies=[Depends(_portal_token)],
+    )
+
+    @api.get("/{slug}/query")
+    async def query_portal_meter(slug: str, request: Request) -> Response:
+        """Query a meter for the token's subject: as `/api/v1/meters/{slug}/query` does, but a
+        `subject` parameter changes nothing."""
+        token = await service.authenticate(request.headers.get("authorization"))
+        if not token.allows(slug):
+            raise ForbiddenError("this portal token may not read that meter")
+        others = [
+            (name, value)
+            for name, value in request.query_params.multi_items()
+            if name.removesuffix("[]") != "subject"
+        ]
+        result = await meters.query_from_params(
+            token.namespace, slug, QueryParams(others), subject=token.subject
+        )
+        return render(result, request)
+
+    return api
+
+
+def _view(token: PortalToken, now: datetime) -> TokenView:
+    slugs = token.allowed_meter_slugs
+    return TokenView(
+        id=token.id,
+        subject=token.subject,
+        created_at=token.created_at,
+        expires_at=token.expires_at,
+        expired=now >= token.expires_at,
+        allowed_meter_slugs=None if slugs is None else list(slugs),
+    )
