@@ -22,11 +22,21 @@ from pydantic_settings import (
 
 from meterline.kernel.errors import FieldError, ValidationError
 
+MIB = 1024 * 1024
 DEFAULT_FILE = Path("meterline.yaml")
 ENV_PREFIX = "METERLINE_"
 
 _Positive = Annotated[int, Field(gt=0)]
 _Seconds = Annotated[float, Field(gt=0)]
+
+
+class PlainLoader(yaml.SafeLoader):
+    """YAML in which times stay the text that they are, as in JSON."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
 
 class _Section(BaseModel):
@@ -51,28 +61,51 @@ class ServerSettings(_Section):
 
 
 class IngestSettings(_Section):
-    """What `POST /api/v1/events` accepts."""
+    """What `POST /api/v1/events` accepts. Beyond a size of the request: 413; of an event: 400."""
 
     require_subject: bool = Field(True, description="Refuse events that have no `subject`.")
-    max_body_bytes: _Positive = Field(
-        16 * 1024 * 1024, description="Largest request body as sent (413 above it)."
-    )
+    max_body_bytes: _Positive = Field(16 * MIB, description="Largest request body, as sent.")
     max_decompressed_bytes: _Positive = Field(
-        64 * 1024 * 1024, description="Largest request body after decompression (413 above it)."
+        64 * MIB, description="Largest gzip or zstd body once decompressed."
     )
     max_batch_events: _Positive = Field(10_000, description="Most events in one request.")
-    max_json_depth: _Positive = Field(64, description="Deepest nesting of an event's JSON.")
-    max_members: _Positive = Field(1_000, description="Most members of one JSON object.")
-    max_number_digits: _Positive = Field(100, description="Longest JSON number, in characters.")
-    max_attribute_length: _Positive = Field(
-        2_048, description="Longest attribute of an event, in characters."
+    max_depth: _Positive = Field(
+        128, description="Deepest nesting of `data`; `data` itself is level 1."
     )
+    max_members: _Positive = Field(
+        10_000, description="Most object members and array elements in one event's `data`."
+    )
+    max_number_digits: _Positive = Field(256, description="Longest JSON number, in characters.")
+    max_attribute_length: _Positive = Field(
+        2_048, description="Longest value of an attribute, in characters."
+    )
+    max_attribute_name_length: _Positive = Field(
+        64, description="Longest name of an extension attribute, in characters."
+    )
+    max_extensions: _Positive = Field(64, description="Most extension attributes of one event.")
+    max_reported_errors: _Positive = Field(
+        100, description="Most bad events that one answer lists; it always says how many there are."
+    )
+    max_buffered_bytes: _Positive = Field(
+        256 * MIB, description="Request bodies in memory at a time; beyond it, 503."
+    )
+    body_timeout_seconds: _Seconds = Field(
+        30.0, description="How long a client may take to send its body."
+    )
+
+
+class EventLogSettings(_Section):
+    """The embedded event log, which holds what is acknowledged and not yet stored."""
+
+    max_bytes: _Positive | None = Field(
+        None, description="File size at which events are refused (503) until the sink catches up."
+    )
+    compression_level: int = Field(1, ge=1, le=19, description="zstd level of the log.")
 
 
 class SinkSettings(_Section):
     """How stored batches reach the query store."""
 
-    batch_events: _Positive = Field(200_000, description="Most events the sink stores at once.")
     stall_seconds: _Seconds = Field(
         30.0, description="Not ready when events wait and none was stored for this long."
     )
@@ -81,8 +114,12 @@ class SinkSettings(_Section):
 class AuthSettings(_Section):
     """API keys. Keys themselves are made with `meterline keys create`."""
 
-    cache_seconds: float = Field(
-        1.0, ge=0, le=60, description="How long a key is believed before it is looked up again."
+    remember_seconds: float = Field(
+        0.5,
+        ge=0,
+        le=0.75,
+        description="How long a key is believed before it is looked up again; a revocation is"
+        " seen this much later, and a quarter of a second.",
     )
 
 
@@ -105,7 +142,8 @@ class QuerySettings(_Section):
     """Limits of meter queries."""
 
     timeout_seconds: _Seconds = Field(30.0, description="Longest a query may run.")
-    max_rows: _Positive = Field(100_000, description="Most rows of one answer.")
+    memory_bytes: _Positive = Field(1024 * MIB, description="Most memory one query may use.")
+    concurrency: int = Field(4, ge=2, le=64, description="Statements that run at the same time.")
 
 
 class TelemetrySettings(_Section):
@@ -129,6 +167,7 @@ class Settings(BaseSettings):
 
     server: ServerSettings = ServerSettings()
     ingest: IngestSettings = IngestSettings()
+    eventlog: EventLogSettings = EventLogSettings()
     sink: SinkSettings = SinkSettings()
     auth: AuthSettings = AuthSettings()
     portal: PortalSettings = PortalSettings()
@@ -182,7 +221,7 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, object]:
         if not equals or not name.strip():
             raise ValidationError(f"--set takes SECTION.NAME=VALUE, not {assignment!r}")
         try:
-            flags[name.strip()] = yaml.safe_load(text)
+            flags[name.strip()] = yaml.load(text, Loader=PlainLoader)
         except yaml.YAMLError:
             raise ValidationError(f"the value of --set {name} is not readable") from None
     return flags
@@ -206,7 +245,7 @@ def _path_from_environment() -> Path | None:
 
 def _read_file(path: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=PlainLoader)
     except FileNotFoundError:
         if must_exist:
             raise ValidationError(f"{path}: no such file") from None

@@ -1,0 +1,5 @@
+"""`python -m meterline` is the `meterline` command."""
+
+from meterline.server.cli import main
+
+main()

@@ -1,0 +1,69 @@
+"""Commands on a data folder: serve, migrate, doctor."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from meterline.server.cli.options import Assignments, Config, DataDir, settings_from
+from meterline.server.cli.output import print_table
+
+
+def serve_command(
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port; 0 picks a free one. [default: 8888]")
+    ] = None,
+    data_dir: DataDir = None,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Serve the API in this process, with all data in one folder.
+
+    While no API key exists the server is open, and therefore listens on loopback only. Stop it
+    with Ctrl-C or SIGTERM: it finishes what it has accepted.
+    """
+    from meterline.server.logs import configure_logging
+    from meterline.server.serve import run
+
+    settings = settings_from(config, data_dir, assignments, host=host, port=port)
+    configure_logging(settings.server.log_level, settings.server.log_format)
+    run(settings)
+
+
+def migrate_command(
+    data_dir: DataDir = None, config: Config = None, assignments: Assignments = None
+) -> None:
+    """Bring the databases of a data folder to this version's schema.
+
+    `serve` does this by itself; run it alone to see what an upgrade changes, with the server
+    stopped.
+    """
+    from meterline.server.maintenance import migrate
+
+    applied = asyncio.run(migrate(settings_from(config, data_dir, assignments)))
+    for version in applied:
+        typer.echo(f"applied {version}")
+    typer.echo("the schema is current" if applied else "nothing to do: the schema is current")
+
+
+def doctor_command(
+    data_dir: DataDir = None, config: Config = None, assignments: Assignments = None
+) -> None:
+    """Look for what would keep a server from starting or from being fast, and say what to do.
+
+    Works beside a running server. Ends with 1 when something is wrong.
+    """
+    from meterline.server.maintenance import diagnose
+
+    findings = asyncio.run(diagnose(settings_from(config, data_dir, assignments)))
+    table = Table("check", "", "what", box=None)
+    for finding in findings:
+        mark = {"ok": "[green]ok", "warning": "[yellow]warning", "failed": "[red]failed"}
+        table.add_row(finding.name, mark[finding.status], finding.text)
+    print_table(table)
+    if any(finding.status == "failed" for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,150 @@
+"""Runs one server in this process: listens, serves, and stops without losing anything."""
+
+import asyncio
+import gc
+import ipaddress
+import logging
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+import uvicorn
+import uvloop
+
+from meterline.kernel.errors import ForbiddenError, UnavailableError
+from meterline.server.assembly import assembled
+from meterline.server.settings import ServerSettings, Settings
+from meterline.web.asgi import ASGIApp
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG = 2048
+_KEEP_ALIVE_SECONDS = 75
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises `MeterlineError` when it cannot start."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(settings))
+
+
+async def serve(settings: Settings) -> None:
+    """Open everything, listen, and serve until a signal; then close everything in order."""
+    started = perf_counter()
+    listener = _listen(settings.server)
+    try:
+        async with assembled(settings) as assembly:
+            is_open = await assembly.authenticator.is_open()
+            _check_binding(settings.server.host, is_open)
+            # What lives as long as the server need not be looked at by each collection.
+            gc.collect()
+            gc.freeze()
+            host, port = listener.getsockname()[:2]
+            logger.info(
+                "listening",
+                extra={
+                    "url": f"http://{f'[{host}]' if ':' in host else host}:{port}",
+                    "data_dir": str(settings.server.data_dir),
+                    "seconds_to_start": round(perf_counter() - started, 3),
+                },
+            )
+            await _run_server(assembly.app, listener, settings.server)
+            logger.info("requests are over; finishing what was accepted")
+    finally:
+        listener.close()
+    logger.info("stopped")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach `host`."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _check_binding(host: str, is_open: bool) -> None:
+    if not is_open:
+        return
+    if not is_loopback(host):
+        raise ForbiddenError(
+            f"refusing to listen on {host}: no API key exists, so anybody who can reach the"
+            " server could read and write everything. Make a key with `meterline keys create`,"
+            " or listen on 127.0.0.1"
+        )
+    logger.warning(
+        "no API key exists: open to everybody on this machine, listening on loopback only;"
+        " `meterline keys create` closes it"
+    )
+
+
+def _listen(settings: ServerSettings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((settings.host.strip("[]"), settings.port))
+    except OSError as error:
+        listener.close()
+        raise UnavailableError(
+            f"cannot listen on {settings.host}:{settings.port}: {error.strerror}"
+        ) from None
+    return listener
+
+
+async def _run_server(app: ASGIApp, listener: socket.socket, settings: ServerSettings) -> None:
+    config = uvicorn.Config(
+        app,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        backlog=_BACKLOG,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_seconds)),
+    )
+    server = _Server(config)
+    with _on_stop_signals(server.stop):
+        await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, without its signal handling: that kills the process before our own clean-up."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    def stop(self) -> None:
+        """Finish the requests in flight; at the second call, drop them."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+
+@contextmanager
+def _on_stop_signals(stop: Callable[[], None]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    signals = (signal.SIGTERM, signal.SIGINT)
+
+    def on_signal() -> None:
+        logger.info("stopping: no new requests; those in flight are finished")
+        stop()
+
+    for number in signals:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        # From here on a signal must not cut the clean-up short: only SIGKILL does.
+        for number in signals:
+            loop.add_signal_handler(number, _ignore)
+
+
+def _ignore() -> None:
+    logger.info("already stopping")
