@@ -120,7 +120,7 @@ class Sender:
                     return response
                 problem = _explain(response)
                 asked = _retry_after(response)
-            except httpx.InvalidURL as error:
+            except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
                 raise ImportStopped(f"bad URL: {error}") from error
             except httpx.TransportError as error:
                 problem = f"{self._client.base_url}: {error or type(error).__name__}"

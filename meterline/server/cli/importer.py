@@ -2,17 +2,15 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
-import httpx
 import typer
-from rich.console import Console
 
-from meterline.server.cli.import_job import Job, import_file
-from meterline.server.cli.import_read import (
-    Format,
-)
-from meterline.server.cli.import_rows import RowError, RowMapping
+from meterline.server.cli import options
+
+if TYPE_CHECKING:
+    from meterline.server.cli.import_read import Format
+    from meterline.server.cli.import_rows import RowMapping
 
 
 class FileFormat(StrEnum):
@@ -36,13 +34,8 @@ def import_command(
         Path,
         typer.Argument(help="NDJSON, a JSON array, or CSV; plain, .gz or .zst; - is stdin."),
     ],
-    url: Annotated[
-        str, typer.Option(envvar="METERLINE_URL", help="The server.")
-    ] = "http://127.0.0.1:8888",
-    api_key: Annotated[
-        str | None,
-        typer.Option(envvar="METERLINE_API_KEY", help="A key with the scope `ingest`."),
-    ] = None,
+    url: options.Url = options.DEFAULT_URL,
+    api_key: options.ApiKey = None,
     file_format: Annotated[
         FileFormat, typer.Option("--format", help="auto: by the name, else by the content.")
     ] = FileFormat.auto,
@@ -105,6 +98,13 @@ def import_command(
     --subject-column service --time-column timestamp --id-columns service,row
     --data-columns context_tokens,generated_tokens
     """
+    # Imported here so that `meterline --help` stays quick.
+    from rich.console import Console
+
+    from meterline.server.cli.import_job import Job, import_file
+    from meterline.server.cli.import_read import READ_ERRORS
+    from meterline.server.cli.import_rows import RowMapping
+
     path = None if str(file) == "-" else file
     mapping = RowMapping(
         type=event_type,
@@ -134,8 +134,10 @@ def import_command(
     console = Console(stderr=True)
     try:
         finished = import_file(job, console)
-    except (RowError, OSError, httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        console.print(f"error: {error}", style="red", markup=False, highlight=False)
+    except READ_ERRORS as error:
+        console.print(
+            f"error: {error or type(error).__name__}", style="red", markup=False, highlight=False
+        )
         raise typer.Exit(1) from None
     if not finished:
         raise typer.Exit(1)
@@ -154,7 +156,7 @@ def _default_source(path: Path | None) -> str:
     return f"import:{name}"
 
 
-def _check_options(path: Path | None, mapping: RowMapping) -> None:
+def _check_options(path: Path | None, mapping: "RowMapping") -> None:
     if path is not None and not path.is_file():
         raise typer.BadParameter(f"{path} is not a file", param_hint="FILE")
     if mapping.subject is not None and mapping.subject_column is not None:

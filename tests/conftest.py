@@ -1,0 +1,30 @@
+"""Fixtures that every test may use."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import MeterlineServer
+
+StartServer = Callable[..., MeterlineServer]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeterlineServer]:
+    """A server without keys that tests share: each uses event types and slugs of its own."""
+    with MeterlineServer(tmp_path_factory.mktemp("server") / "data") as running:
+        yield running
+
+
+@pytest.fixture
+def start_server(tmp_path: Path) -> Iterator[StartServer]:
+    """Starts servers that only this test uses; arguments as for `MeterlineServer`."""
+    with ExitStack() as stack:
+
+        def start(name: str = "data", **options: object) -> MeterlineServer:
+            running = MeterlineServer(tmp_path / name, **options)  # type: ignore[arg-type]
+            return stack.enter_context(running)
+
+        yield start
