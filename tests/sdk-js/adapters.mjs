@@ -1,0 +1,73 @@
+// The same calls in the words of each published SDK. Nothing of the packages is changed.
+
+export async function adapter(version, baseUrl, token) {
+  return version === '185' ? await beta185(baseUrl, token) : await beta232(baseUrl, token)
+}
+
+async function beta185(baseUrl, token) {
+  const { OpenMeter, HttpError, WindowSize } = await import('openmeter-185')
+  const openmeter = new OpenMeter({ baseUrl, token })
+  return {
+    windowSize: WindowSize.HOUR,
+    ingest: (events) => openmeter.events.ingest(events),
+    listEvents: (params) => openmeter.events.list(params),
+    createMeter: (meter) => openmeter.meters.create(meter),
+    listMeters: () => openmeter.meters.list(),
+    getMeter: (slug) => openmeter.meters.get(slug),
+    query: (slug, params) => openmeter.meters.query(slug, params),
+    meterSubjects: (slug) => openmeter.meters.subjects(slug),
+    upsertSubjects: (subjects) => openmeter.subjects.upsert(subjects),
+    listSubjects: () => openmeter.subjects.list(),
+    getSubject: (key) => openmeter.subjects.get(key),
+    deleteSubject: (key) => openmeter.subjects.delete(key),
+    createToken: (token) => openmeter.portal.createToken(token),
+    invalidateTokens: () => openmeter.portal.invalidateTokens(),
+    // This version has no portal client: a browser would call fetch.
+    portalQuery: async (portalToken, slug) => {
+      const response = await fetch(`${baseUrl}/api/v1/portal/meters/${slug}/query`, {
+        headers: { Authorization: `Bearer ${portalToken}` },
+      })
+      if (!response.ok) throw Object.assign(new Error('portal'), { status: response.status })
+      return await response.json()
+    },
+    // What an error says: its status and its problem document.
+    problem: (error) =>
+      error instanceof HttpError
+        ? { status: error.statusCode, title: error.problem?.title, detail: error.problem?.detail }
+        : { status: error.status },
+  }
+}
+
+async function beta232(baseUrl, apiKey) {
+  const { OpenMeter, isHTTPError } = await import('openmeter-232')
+  const { OpenMeter: Portal } = await import('openmeter-232/portal')
+  const openmeter = new OpenMeter({ baseUrl, apiKey })
+  return {
+    windowSize: 'HOUR',
+    ingest: (events) => openmeter.events.ingest(events),
+    listEvents: (params) => openmeter.events.list(params),
+    createMeter: (meter) => openmeter.meters.create(meter),
+    listMeters: () => openmeter.meters.list(),
+    getMeter: (slug) => openmeter.meters.get(slug),
+    query: (slug, params) => openmeter.meters.query(slug, params),
+    // This version names no method for it; its typed client still knows the route.
+    meterSubjects: async (slug) => {
+      const path = { meterIdOrSlug: slug }
+      const { data } = await openmeter.client.GET('/api/v1/meters/{meterIdOrSlug}/subjects', {
+        params: { path },
+      })
+      return data
+    },
+    upsertSubjects: (subjects) => openmeter.subjects.upsert(subjects),
+    listSubjects: () => openmeter.subjects.list(),
+    getSubject: (key) => openmeter.subjects.get(key),
+    deleteSubject: (key) => openmeter.subjects.delete(key),
+    createToken: (token) => openmeter.portal.create(token),
+    invalidateTokens: () => openmeter.portal.invalidate({}),
+    portalQuery: (portalToken, slug) => new Portal({ baseUrl, portalToken }).query(slug),
+    problem: (error) =>
+      isHTTPError(error)
+        ? { status: error.status, title: error.title, detail: error.getField('detail') }
+        : { status: error.status },
+  }
+}
