@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import pytest
+
+from ingest.limits import IngestLimits
+from meterline.kernel.errors import ValidationError
+from meterline.server import settings_docs
+from meterline.server.settings import load_settings, parse_assignments
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("METERLINE_CONFIG", "METERLINE_REQUIRE_PARTS"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def test_defaults_are_those_of_the_services() -> None:
+    settings = load_settings()
+    assert IngestLimits(**settings.ingest.model_dump()) == IngestLimits()
+    assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8888)
+
+
+def test_flag_beats_environment_beats_file_beats_default(
+    empty_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def port() -> int:
+        return load_settings(flags=flags).server.port
+
+    flags: dict[str, object] = {}
+    assert port() == 8888
+    (empty_folder / "meterline.yaml").write_text("server: {port: 1, host: '::1'}")
+    assert port() == 1
+    monkeypatch.setenv("METERLINE_SERVER__PORT", "2")
+    assert port() == 2
+    flags["server.port"] = 3
+    assert port() == 3
+    assert load_settings(flags=flags).server.host == "::1"
+
+
+def test_every_section_is_read_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("METERLINE_INGEST__REQUIRE_SUBJECT", "false")
+    monkeypatch.setenv("METERLINE_PORTAL__ALLOWED_ORIGINS", '["https://a.example"]')
+    settings = load_settings()
+    assert settings.ingest.require_subject is False
+    assert settings.portal.allowed_origins == ("https://a.example",)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("server: {prt: 1}", "server.prt"),
+        ("sever: {port: 1}", "sever"),
+        ("server: {port: 70000}", "server.port"),
+        ("ingest: {max_batch_events: 0}", "ingest.max_batch_events"),
+        ("- 1", "mapping"),
+        ("a: b: c", "meterline.yaml"),
+    ],
+)
+def test_what_is_wrong_in_the_file_is_named(empty_folder: Path, text: str, fault: str) -> None:
+    (empty_folder / "meterline.yaml").write_text(text)
+    with pytest.raises(ValidationError, match=fault):
+        load_settings()
+
+
+@pytest.mark.parametrize("name", ["METERLINE_INGST__X", "METERLINE_INGEST__REQUIRE_SUBJEKT"])
+def test_a_typo_in_the_environment_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ValidationError):
+        load_settings()
+
+
+def test_a_named_file_must_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(ValidationError, match="no such file"):
+        load_settings(tmp_path / "nowhere.yaml")
+    monkeypatch.setenv("METERLINE_CONFIG", str(tmp_path / "nowhere.yaml"))
+    with pytest.raises(ValidationError, match="no such file"):
+        load_settings()
+
+
+def test_an_empty_section_means_its_defaults(empty_folder: Path) -> None:
+    (empty_folder / "meterline.yaml").write_text("server:\ningest:\n  require_subject: no\n")
+    assert load_settings().server.port == 8888
+    assert load_settings().ingest.require_subject is False
+
+
+def test_times_in_the_file_stay_text(empty_folder: Path) -> None:
+    (empty_folder / "meterline.yaml").write_text(
+        "meters:\n- {slug: a, eventFrom: 2026-01-01T00:00:00Z}\n"
+    )
+    assert load_settings().meters[0]["eventFrom"] == "2026-01-01T00:00:00Z"
+
+
+def test_assignments_are_written_as_yaml() -> None:
+    flags = parse_assignments(["ingest.require_subject=false", "portal.allowed_origins=[a, b]"])
+    settings = load_settings(flags=flags)
+    assert settings.ingest.require_subject is False
+    assert settings.portal.allowed_origins == ("a", "b")
+
+
+@pytest.mark.parametrize("text", ["nothing", "=1", "a.b=[", "ingest.nothing=1"])
+def test_a_bad_assignment_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        load_settings(flags=parse_assignments([text]))
+
+
+def test_a_secret_is_not_shown() -> None:
+    settings = load_settings(flags={"portal.secret": "hush-hush-hush-hush"})
+    assert "hush" not in repr(settings)
+
+
+def test_the_configuration_reference_is_current() -> None:
+    """Run `make docs` when this fails."""
+    assert (ROOT / settings_docs.TARGET).read_text(encoding="utf-8") == settings_docs.render()
