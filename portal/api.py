@@ -26,6 +26,9 @@ class _Wire(BaseModel):
 class TokenCreate(_Wire):
     """A token to issue."""
 
+    # A misspelt `allowedMeterSlugs` must not open every meter.
+    model_config = ConfigDict(extra="forbid")
+
     subject: str = Field(min_length=1, description="Whose usage it may read.")
     expires_at: AwareDatetime | None = Field(
         default=None, description="RFC 3339, to the second. By default in an hour."
@@ -54,6 +57,9 @@ class TokenCreated(TokenView):
 
 class TokenInvalidate(_Wire):
     """Which tokens to revoke; nothing given means every token of the namespace."""
+
+    # A misspelt `id` must not revoke everything.
+    model_config = ConfigDict(extra="forbid")
 
     id: str | None = None
     subject: str | None = None

@@ -19,6 +19,7 @@ import jwt
 from meterline.kernel.clock import Clock
 from meterline.kernel.errors import FieldError, UnauthorizedError, ValidationError
 from meterline.kernel.ids import new_ulid
+from meterline.kernel.meters import is_slug
 from meterline.kernel.text import is_text
 from portal.store import PortalToken, TokenStore
 
@@ -162,7 +163,7 @@ class PortalService:
         now = self._clock()
         if expires_at is None:
             expires_at = now + timedelta(seconds=self.limits.default_lifetime_seconds)
-        expires_at = expires_at.astimezone(UTC).replace(microsecond=0)
+        expires_at = _whole_second(expires_at)
         errors = _faults(subject, expires_at, allowed_meter_slugs, now, self.limits)
         if errors:
             raise ValidationError(f"{errors[0].where}: {errors[0].reason}", errors=errors)
@@ -193,6 +194,8 @@ class PortalService:
 
         No process takes them any more within a second.
         """
+        if not all(is_text(name) for name in (token_id, subject) if name is not None):
+            return 0  # no token has such a name, and not every database can be asked
         count = await self._store.revoke(namespace, token_id, subject, self._clock())
         self._remembered.clear()
         return count
@@ -231,6 +234,13 @@ class PortalService:
         return self._secret
 
 
+def _whole_second(instant: datetime) -> datetime:
+    try:
+        return instant.astimezone(UTC).replace(microsecond=0)
+    except OverflowError:  # at the ends of the calendar, another zone's year does not exist
+        return instant.replace(tzinfo=UTC, microsecond=0)
+
+
 def _faults(
     subject: str,
     expires_at: datetime,
@@ -255,4 +265,6 @@ def _faults(
         errors.append(
             FieldError("allowedMeterSlugs", f"1 to {limits.max_meter_slugs} slugs, or absent")
         )
+    elif not all(is_slug(slug) for slug in slugs or ()):
+        errors.append(FieldError("allowedMeterSlugs", "holds what cannot be a meter's slug"))
     return errors

@@ -1,0 +1,100 @@
+"""The schema at start: complete, applied once, equal to what the code expects."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+import aggregator.subjects
+import meterline.db.keys
+import portal.store
+from meterline.db import migrations
+from meterline.db.engine import Database
+from meterline.db.tables import metadata
+from tests.support.database import database_url, migrated
+
+DOMAINS = (aggregator.subjects, meterline.db.keys, portal.store)
+
+
+async def test_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None:
+    processes = [Database.open(database_url(tmp_path)) for _ in range(4)]
+    applied = await asyncio.gather(*(one.migrate() for one in processes))
+    assert [bool(versions) for versions in applied].count(True) == 1
+    assert await processes[0].migrate() == []
+    for one in processes:
+        await one.close()
+
+
+async def test_the_tables_are_what_the_code_expects(tmp_path: Path) -> None:
+    def differences(connection: Connection) -> list[Any]:
+        def ours(item: Any, name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
+            return kind != "table" or name in metadata.tables
+
+        context = MigrationContext.configure(
+            connection, opts={"compare_type": True, "include_object": ours}
+        )
+        found = compare_metadata(context, metadata)
+        # Indexes are a migration's business: the code does not name them.
+        return [one for one in found if not str(one[0]).endswith("_index")]
+
+    async with migrated(tmp_path) as database, database.transaction() as conn:
+        assert await conn.run_sync(differences) == []
+
+
+async def test_down_and_up_again(tmp_path: Path) -> None:
+    def down(connection: Connection) -> None:
+        config = migrations.configuration()
+        config.attributes["connection"] = connection
+        command.downgrade(config, "base")
+
+    async with migrated(tmp_path) as database:
+        async with database.transaction() as conn:
+            await conn.run_sync(down)
+            left = (await conn.execute(text("SELECT name FROM sqlite_master"))).scalars().all()
+            assert [name for name in left if "alembic" not in name] == []
+        assert (await database.migrate())[0] == "0001"
+
+
+async def test_a_failed_migration_leaves_the_schema_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from alembic.operations import Operations
+
+    made: list[str] = []
+
+    def create_table(self: Operations, name: str, *columns: Any, **options: Any) -> None:
+        if made:
+            raise RuntimeError("the disk is full")
+        made.append(name)
+        self.execute(f"CREATE TABLE {name} (x)")
+
+    database = Database.open(database_url(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(Operations, "create_table", create_table)
+        with pytest.raises(RuntimeError, match="disk is full"):
+            await database.migrate()
+    async with database.read() as conn:
+        assert made
+        assert (await conn.execute(text("SELECT name FROM sqlite_master"))).all() == []
+    assert (await database.migrate())[0] == "0001"
+    await database.close()
+
+
+async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    async with migrated(tmp_path) as database:
+        async with database.transaction() as conn:
+            await conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        with pytest.raises(migrations.SchemaTooNewError, match="newer Meterline"):
+            await database.migrate()
+
+
+def test_versions_are_numbered_without_a_gap() -> None:
+    script = ScriptDirectory.from_config(migrations.configuration())
+    versions = [one.revision for one in script.walk_revisions()]
+    assert versions == [f"{number:04}" for number in range(len(versions), 0, -1)]
