@@ -104,9 +104,16 @@ class EventLogSettings(_Section):
 
 
 class SinkSettings(_Section):
-    """How stored batches reach the query store."""
+    """The sink, which brings acknowledged events into the event store."""
 
-    stall_seconds: _Seconds = Field(
+    max_plan_events: _Positive = Field(20_000, description="Most events stored in one step.")
+    linger_seconds: float = Field(
+        0.2, ge=0, le=10, description="How long a small step waits for more events."
+    )
+    retry_seconds: _Seconds = Field(
+        1.0, description="Wait after a step that failed; doubled up to 30 s while it fails."
+    )
+    stalled_after_seconds: _Seconds = Field(
         30.0, description="Not ready when events wait and none was stored for this long."
     )
 
@@ -126,12 +133,14 @@ class AuthSettings(_Section):
 class PortalSettings(_Section):
     """Portal tokens, with which a subject reads its own usage."""
 
-    default_ttl_seconds: _Positive = Field(
+    default_lifetime_seconds: _Positive = Field(
         3_600, description="Life of a token whose request names no `expiresAt`."
     )
-    max_ttl_seconds: _Positive = Field(86_400, description="Longest life of a token.")
+    max_lifetime_seconds: _Positive = Field(86_400, description="Longest life of a token.")
     secret: SecretStr | None = Field(
-        None, description="Signing secret; one is made and kept in the data folder when not given."
+        None,
+        min_length=32,
+        description="Signing secret; one is made and kept in the database when not given.",
     )
     allowed_origins: tuple[str, ...] = Field(
         ("*",), description="Web origins that may call the portal from a browser."
