@@ -84,6 +84,12 @@ def staging_tables(part: int) -> list[str]:
     ]
 
 
+def staging_names(part: int) -> list[str]:
+    """The scratch tables of one partition's sink."""
+    kinds = ("records_", "", "suspects_", "verdicts_", "exact_")
+    return [f"staging_{kind}{part}" for kind in kinds]
+
+
 def stage_events(part: int) -> str:
     """Spread the loaded records into one row per event, with its key, content and flags."""
     time = "parseDateTime64BestEffortOrNull(ev.time, 6, 'UTC')"
@@ -188,7 +194,7 @@ def insert_points(part: int, series: Sequence[Series], verdicts: bool) -> Statem
         for key, group in _by_type(series)
     ]
     selects.append(
-        f"SELECT series, s.subject, s.time, s.part, off, idx, assumeNotNull(value), text, dims"
+        f"SELECT series, s.subject, s.time, s.part, off, idx, 1, assumeNotNull(value), text, dims"
         f" FROM staging_exact_{part} AS x INNER JOIN staging_{part} AS s USING (off, idx)"
         f" WHERE value IS NOT NULL{counted}"
     )
@@ -206,7 +212,7 @@ def insert_faults(part: int, series: Sequence[Series], verdicts: bool) -> Statem
         if one.kind != "count"
     ]
     selects.append(
-        f"SELECT series, toUInt16({part}), off, idx, reason FROM staging_exact_{part}"
+        f"SELECT series, toUInt16({part}), off, idx, 1, reason FROM staging_exact_{part}"
         f" WHERE value IS NULL{counted}"
     )
     return Statement(f"{_INSERT_FAULTS}\n" + "\nUNION ALL\n".join(selects), bind.params)
@@ -229,8 +235,47 @@ def backfill_faults(series: Series, part: int, after: int, through: int) -> Stat
     )
 
 
-_INSERT_POINTS = "INSERT INTO points (series, subject, time, part, off, idx, value, text, dims)"
-_INSERT_FAULTS = "INSERT INTO faults (series, part, off, idx, reason)"
+def totals_of_points(where: str) -> str:
+    """A SELECT that gives the totals of points, as the materialized view does for new ones."""
+    micros = "toUnixTimestamp64Micro(time)"
+    return (
+        "SELECT series, toDateTime64(fromUnixTimestamp64Second(intDiv("
+        f"{micros} - positiveModulo({micros}, 60000000), 1000000)), 0, 'UTC') AS minute,"
+        " sum(toDecimal256(value, 18)), count(), min(value), max(value)"
+        f" FROM points WHERE {where} GROUP BY series, minute"
+    )
+
+
+def points_source(series: Series, bind: Binder) -> str:
+    """A table expression of a series' points, complete however far its back-fill is.
+
+    What is not back-filled yet is read from the events, and whatever a running step has already
+    written of it is left out. Columns: subject, time, part, off, idx, value, text, dims.
+    """
+    columns = "subject, time, part, off, idx, value, text, dims"
+    mine = f"SELECT {columns} FROM points WHERE series = {series.id}"
+    gaps = [
+        f"part = {part} AND off > {after} AND off < {before}" for part, after, before in series.gaps
+    ]
+    if not gaps:
+        return f"({mine})"
+    missing = " OR ".join(f"({gap})" for gap in gaps)
+    reads = Reads(bind)
+    value, text = reads.value(series)
+    dims = reads.dims(series)
+    of_type = _of_type((series.namespace, series.event_type), bind)
+    return (
+        f"({mine} AND (exact = 1 OR NOT ({missing})) UNION ALL"
+        f" SELECT subject, time, part, off, idx, assumeNotNull({value}) AS value, {text} AS text,"
+        f" {dims} AS dims FROM (SELECT subject, time, part, off, idx{reads.columns} FROM events"
+        f" WHERE {of_type} AND status = 0 AND ({missing})) WHERE ({value}) IS NOT NULL)"
+    )
+
+
+_INSERT_POINTS = (
+    "INSERT INTO points (series, subject, time, part, off, idx, exact, value, text, dims)"
+)
+_INSERT_FAULTS = "INSERT INTO faults (series, part, off, idx, exact, reason)"
 
 
 def _of_type(key: tuple[str, str], bind: Binder) -> str:
@@ -254,7 +299,7 @@ def _select_points(table: str, group: Sequence[Series], bind: Binder, where: str
         value, text = reads.value(one)
         cells.append(f"(toUInt32({one.id}), {value}, {text}, {reads.dims(one)})")
     return (
-        "SELECT s.1, subject, time, part, off, idx, assumeNotNull(s.2), s.3, s.4"
+        "SELECT s.1, subject, time, part, off, idx, 0, assumeNotNull(s.2), s.3, s.4"
         f" FROM (SELECT subject, time, part, off, idx{reads.columns} FROM {table} WHERE {where})"
         f" ARRAY JOIN [{', '.join(cells)}] AS s WHERE s.2 IS NOT NULL"
     )
@@ -271,7 +316,7 @@ def _select_faults(table: str, series: Series, bind: Binder, where: str) -> str:
     args = steps_sql(series.value_path, bind)
     found = f"JSONExtractString(data{args})"
     return (
-        f"SELECT toUInt32({series.id}), part, off, idx, multiIf("
+        f"SELECT toUInt32({series.id}), part, off, idx, 0, multiIf("
         f"data IN ('', 'null'), {bind(quantity.MISSING_DATA)},"
         f" NOT JSONHas(data{args}), {bind(quantity.missing_value(series.value_path))},"
         f" JSONType(data{args}) = 'Null', {bind(quantity.IS_NULL)},"

@@ -7,10 +7,14 @@ one series, whatever they aggregate. The sink writes a row per (series, event) i
 from dataclasses import dataclass
 from typing import Literal
 
+from meterline.kernel.jsonpath import parse_path
+from meterline.kernel.meters import Aggregation, Meter
+
 Kind = Literal["count", "number", "text"]
 """What a point holds: nothing but its being there, a decimal, or a text to be counted once."""
 
-State = Literal["backfilling", "ready"]
+State = Literal["preparing", "backfilling", "ready"]
+"""While `preparing`, points that must be read exactly are missing and queries have to wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +83,15 @@ class Series:
         total = sum(before - 1 for before in self.live_from.values())
         missing = sum(before - after - 1 for _, after, before in self.gaps)
         return 1.0 if total <= 0 else (total - missing) / total
+
+
+def series_key(meter: Meter) -> SeriesKey:
+    """The series that holds a meter's values."""
+    kind: Kind = "number"
+    if meter.aggregation is Aggregation.COUNT:
+        kind = "count"
+    elif meter.aggregation is Aggregation.UNIQUE_COUNT:
+        kind = "text"
+    paths = tuple(sorted({parse_path(path).text for path in meter.group_by.values()}))
+    value_path = parse_path(meter.value_property).text if meter.value_property else None
+    return SeriesKey(meter.namespace, meter.event_type, kind, value_path, paths)

@@ -34,7 +34,7 @@ CREATE TABLE IF NOT EXISTS keys (
 ) ENGINE = MergeTree ORDER BY h
 SETTINGS index_granularity = 256, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
--- A row per series and event with a usable value.
+-- A row per series and event with a usable value. `exact`: read in Python, from the raw text.
 CREATE TABLE IF NOT EXISTS points (
     series UInt32,
     subject String CODEC(ZSTD(1)),
@@ -43,6 +43,7 @@ CREATE TABLE IF NOT EXISTS points (
     off UInt64 CODEC(Delta, ZSTD(1)),
     idx UInt32 CODEC(ZSTD(1)),
     value Decimal(38, 18) CODEC(ZSTD(1)),
+    exact UInt8,
     text String CODEC(ZSTD(1)),
     dims Array(LowCardinality(String)),
     INDEX by_time time TYPE minmax GRANULARITY 4
@@ -76,6 +77,7 @@ CREATE TABLE IF NOT EXISTS faults (
     part UInt16 CODEC(ZSTD(1)),
     off UInt64 CODEC(Delta, ZSTD(1)),
     idx UInt32 CODEC(ZSTD(1)),
+    exact UInt8,
     reason LowCardinality(String)
 ) ENGINE = MergeTree ORDER BY (series, part, off, idx)
 SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;

@@ -1,0 +1,156 @@
+"""From records to staged, judged rows: what the sink does before it touches a table."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from aggregator import rows
+from aggregator.dedupe import KEY_DTYPE, Keys, SeenKeys, Verdict, judge, repeated
+from aggregator.exact import by_type, read_points
+from aggregator.rows import CONFLICT, DUPLICATE
+from aggregator.series import Series
+from aggregator.stores.engine import Engine, EngineError
+from meterline.eventlog.port import Record
+
+_RECORD_COLUMNS = ("off", "ns", "at", "e")
+_STORED_DTYPE = np.dtype([("low", "<u8"), ("high", "<u8"), ("content", "<u8")])
+
+
+@dataclass(frozen=True, slots=True)
+class Staged:
+    """What the staging tables hold of a plan: every key, and who is not counted."""
+
+    keys: Keys
+    duplicates: int
+    conflicts: int
+
+    @property
+    def judged(self) -> bool:
+        """Whether the verdicts table has rows to heed."""
+        return self.duplicates + self.conflicts > 0
+
+    @property
+    def stored(self) -> int:
+        """Events that the plan adds to the store, conflicts included."""
+        return len(self.keys) - self.duplicates
+
+
+class Staging:
+    """The scratch tables of one partition's sink."""
+
+    def __init__(self, engine: Engine, part: int, seen: SeenKeys) -> None:
+        self._engine = engine
+        self._part = part
+        self._seen = seen
+
+    async def create(self) -> None:
+        """Make the tables, empty."""
+        for statement in rows.staging_tables(self._part):
+            await self._engine.execute(statement)
+
+    async def load(self, records: Sequence[Record]) -> None:
+        """Fill the staging table with the events of `records`, and nothing else.
+
+        Raises `EngineError` when the engine cannot read them.
+        """
+        for table in rows.staging_names(self._part):
+            await self._engine.execute(f"TRUNCATE TABLE {table}")
+        await self._engine.load(
+            f"staging_records_{self._part}",
+            _RECORD_COLUMNS,
+            "JSONCompactEachRow",
+            b"\n".join(map(_record_row, records)),
+            rows.LOAD_SETTINGS,
+        )
+        await self._engine.execute(
+            rows.stage_events(self._part), {"inexact": rows.INEXACT_PATTERN}
+        )
+
+    async def poison(self, records: Sequence[Record]) -> dict[int, str]:
+        """Which of the records the engine cannot read, by offset, and why. Tries each alone."""
+        reasons = {}
+        for record in records:
+            try:
+                await self.load([record])
+            except EngineError as error:
+                reasons[record.offset] = str(error)
+        return reasons
+
+    async def judge(self, first: int) -> Staged:
+        """Decide which staged events count, given all that was stored before offset `first`."""
+        raw = await self._engine.fetch(
+            f"SELECT h, content, off, idx FROM staging_{self._part}", "RowBinary"
+        )
+        keys: Keys = np.frombuffer(raw, dtype=KEY_DTYPE)
+        doubtful = repeated(keys) | self._seen.maybe_seen(keys["low"])
+        suspects = keys[doubtful]
+        verdicts = judge(suspects, await self._stored(suspects, first)) if len(suspects) else []
+        if verdicts:
+            await self._save(verdicts)
+        kinds = [verdict.verdict for verdict in verdicts]
+        return Staged(keys, kinds.count(DUPLICATE), kinds.count(CONFLICT))
+
+    async def _stored(self, suspects: Keys, first: int) -> dict[int, list[int]]:
+        # A plan that is applied again finds keys of its own first try: those do not count.
+        await self._engine.load(
+            f"staging_suspects_{self._part}",
+            ("h",),
+            "RowBinary",
+            np.stack([suspects["low"], suspects["high"]], axis=1).tobytes(),
+        )
+        raw = await self._engine.fetch(
+            f"SELECT h, content FROM keys WHERE h IN (SELECT h FROM staging_suspects_{self._part})"
+            f" AND NOT (part = {self._part} AND off >= {first})",
+            "RowBinary",
+        )
+        found: dict[int, list[int]] = {}
+        for low, high, content in np.frombuffer(raw, dtype=_STORED_DTYPE).tolist():
+            found.setdefault((high << 64) | low, []).append(content)
+        return found
+
+    async def _save(self, verdicts: Sequence[Verdict]) -> None:
+        lines = "\n".join(f"[{one.off},{one.idx},{one.verdict}]" for one in verdicts)
+        await self._engine.load(
+            f"staging_verdicts_{self._part}",
+            ("off", "idx", "verdict"),
+            "JSONCompactEachRow",
+            lines.encode(),
+        )
+
+    async def read_exactly(self, series: Sequence[Series]) -> int:
+        """Stage the points of events whose numbers the engine would round; returns how many."""
+        table = by_type(series)
+        types = sorted({event_type for _, event_type in table})
+        if not types:
+            return 0
+        found = await self._engine.query(
+            f"SELECT off, idx, ns, type, data FROM staging_{self._part}"
+            " WHERE inexact = 1 AND type IN {types:Array(String)}",
+            {"types": types},
+        )
+        lines = [
+            _row(off, idx, point.series, point.value, point.text, point.dims, point.reason)
+            for off, idx, namespace, event_type, data in found
+            for point in read_points(data, table.get((namespace, event_type), ()))
+        ]
+        if lines:
+            await self._engine.load(
+                f"staging_exact_{self._part}",
+                ("off", "idx", "series", "value", "text", "dims", "reason"),
+                "JSONCompactEachRow",
+                b"\n".join(lines),
+            )
+        return len(lines)
+
+
+def _record_row(record: Record) -> bytes:
+    namespace = msgspec.json.encode(record.namespace)
+    at = round(record.ingested_at.timestamp() * 1000)
+    return b"[%d,%b,%d,%b]" % (record.offset, namespace, at, record.events)
+
+
+def _row(*cells: object) -> bytes:
+    # Decimals are encoded as strings, which the engine reads exactly.
+    return msgspec.json.encode(cells)

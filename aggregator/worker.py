@@ -1,0 +1,300 @@
+"""The sink: from the event log to the event store, each event once, whatever dies on the way.
+
+For each partition: read a range, record it as a plan, apply it to every table, commit the
+position. Every insert carries a deduplication token of the plan and is one block, so that a plan
+that was cut short is applied again from the start and completes just what is missing. Nothing in
+a plan depends on the time or on state that could change in between: its series, its skipped
+records and its clock are recorded with it.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import structlog
+
+from aggregator import rows
+from aggregator.dedupe import SeenKeys
+from aggregator.metrics import SinkMetrics
+from aggregator.registry import SeriesRegistry
+from aggregator.series import Series
+from aggregator.staging import Staged, Staging
+from aggregator.stores import state
+from aggregator.stores.engine import Engine, EngineError
+from aggregator.stores.state import Plan
+from meterline.db.engine import Database
+from meterline.eventlog.port import EventLog, Record
+from meterline.kernel.clock import Clock
+
+log = structlog.get_logger(__name__)
+
+Step = Callable[[str], Awaitable[None]]
+"""Called after each named step of a plan; fault tests stop the process there."""
+
+STEPS = (
+    "read", "planned", "staged", "judged", "events", "keys", "points", "faults", "committed",
+    "trimmed",
+)  # fmt: skip
+
+# One block an insert: the deduplication token then stands for all of it.
+_ONE_BLOCK: dict[str, str | int] = {
+    "async_insert": 0,
+    "max_threads": 1,
+    "max_insert_threads": 1,
+    "max_insert_block_size": 100_000_000,
+    "min_insert_block_size_rows": 100_000_000,
+    "min_insert_block_size_bytes": 16 << 30,
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SinkOptions:
+    """How the sink batches and when it counts as stalled."""
+
+    max_plan_events: int = 20_000
+    linger_seconds: float = 0.2
+    """How long a small plan may wait for more events, counted from the plan before."""
+    retry_seconds: float = 1.0
+    """The wait after a failed plan; doubled up to 30 s while it keeps failing."""
+    stalled_after_seconds: float = 30.0
+    """Without progress for so long although events wait, the sink is not ready."""
+    trim_log: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionStatus:
+    """Where the sink is in one partition. Lag is measured from what the log has accepted."""
+
+    part: int
+    position: int
+    end: int
+    lag_seconds: float
+    stalled: bool
+    last_error: str | None
+
+
+async def no_step(_name: str) -> None:
+    """The default: no fault is injected."""
+
+
+class PartitionSink:
+    """Applies one partition of the log, a plan at a time."""
+
+    def __init__(
+        self,
+        part: int,
+        event_log: EventLog,
+        engine: Engine,
+        database: Database,
+        registry: SeriesRegistry,
+        seen: SeenKeys,
+        clock: Clock,
+        options: SinkOptions,
+        metrics: SinkMetrics,
+        on_step: Step = no_step,
+    ) -> None:
+        self.part = part
+        self._log = event_log
+        self._engine = engine
+        self._database = database
+        self._registry = registry
+        self._seen = seen
+        self._clock = clock
+        self._options = options
+        self._metrics = metrics
+        self._on_step = on_step
+        self._staging = Staging(engine, part, seen)
+        self._plan: Plan | None = None
+        self._moved = asyncio.Condition()
+        self._oldest: datetime | None = None
+        self._progress_at = clock()
+        self._last_error: str | None = None
+        self.position = 0
+        self.visible_at: datetime | None = None
+
+    async def start(self) -> None:
+        """Read where the last process stopped; a plan it left is applied first."""
+        await self._staging.create()
+        async with self._database.read() as conn:
+            self.position = await state.load_position(conn, self.part)
+            self._plan = await state.load_plan(conn, self.part)
+
+    async def run(self, stopping: asyncio.Event) -> None:
+        """Apply plans until `stopping` is set. Failures are retried for ever, with back-off."""
+        delay = self._options.retry_seconds
+        while not stopping.is_set():
+            try:
+                await self.run_once(stopping)
+                delay = self._options.retry_seconds
+                self._last_error = None
+            except Exception as error:
+                self._last_error = f"{type(error).__name__}: {error}"[:500]
+                self._metrics.failures.inc()
+                log.exception("a plan failed and will be tried again", partition=self.part)
+                await _wait(stopping, delay)
+                delay = min(2 * delay, 30.0)
+
+    async def run_once(self, stopping: asyncio.Event) -> None:
+        """Wait for records and apply one plan of them; returns at once when stopping."""
+        if self._plan is None and not await self._wait_for_records(stopping):
+            return
+        async with self._registry.exclusive:
+            plan, records = await self._next_plan()
+            if plan is not None:
+                await self._apply(plan, records)
+
+    async def _wait_for_records(self, stopping: asyncio.Event) -> bool:
+        if not await self._log.wait(self.part, self.position, 0.5):
+            self._oldest = None
+            self._progress_at = self._clock()
+            return False
+        elapsed = (self._clock() - self._progress_at).total_seconds()
+        if elapsed < self._options.linger_seconds:
+            await _wait(stopping, self._options.linger_seconds - elapsed)
+        return True
+
+    async def _next_plan(self) -> tuple[Plan | None, Sequence[Record]]:
+        """The plan that was left over, or a new one over what waits in the log."""
+        if self._plan is not None:
+            plan = self._plan
+            read = await self._log.read(self.part, plan.first - 1, 1 << 30)
+            return plan, [record for record in read if record.offset <= plan.last]
+        records = await self._log.read(
+            self.part, self.position, self._options.max_plan_events
+        )
+        if not records:
+            return None, ()
+        self._oldest = records[0].ingested_at
+        await self._on_step("read")
+        plan = Plan(
+            part=self.part,
+            first=records[0].offset,
+            last=records[-1].offset,
+            planned_at=self._clock(),
+            series=tuple(series.id for series in self._registry.live()),
+        )
+        await self._save(plan)
+        return plan, records
+
+    async def _save(self, plan: Plan) -> None:
+        async with self._database.transaction() as conn:
+            await state.save_plan(conn, plan)
+        self._plan = plan
+        await self._on_step("planned")
+
+    async def _apply(self, plan: Plan, records: Sequence[Record]) -> None:
+        started = self._clock()
+        plan, staged = await self._stage(plan, records)
+        series = [one for one in self._registry.live() if one.id in set(plan.series)]
+        await self._staging.read_exactly(series)
+        faults = await self._insert(plan, series, staged)
+        async with self._database.transaction() as conn:
+            await state.commit_plan(conn, plan)
+        await self._on_step("committed")
+        self._seen.add(staged.keys["low"])
+        await self._advance(plan, records)
+        self._metrics.applied(
+            events=staged.stored - staged.conflicts,
+            duplicates=staged.duplicates,
+            conflicts=staged.conflicts,
+            faults=faults,
+            seconds=(self._clock() - started).total_seconds(),
+        )
+        if self._options.trim_log:
+            await self._log.trim(self.part, plan.last)
+            await self._on_step("trimmed")
+
+    async def _stage(self, plan: Plan, records: Sequence[Record]) -> tuple[Plan, Staged]:
+        kept = [record for record in records if record.offset not in plan.skipped]
+        try:
+            await self._staging.load(kept)
+        except EngineError:
+            plan, kept = await self._set_aside(plan, kept)
+            await self._staging.load(kept)
+        await self._on_step("staged")
+        staged = await self._staging.judge(plan.first)
+        await self._on_step("judged")
+        return plan, staged
+
+    async def _set_aside(
+        self, plan: Plan, records: Sequence[Record]
+    ) -> tuple[Plan, list[Record]]:
+        """Move records that the engine cannot read to the dead-letter list."""
+        reasons = await self._staging.poison(records)
+        plan = replace(plan, skipped=(*plan.skipped, *reasons))
+        async with self._database.transaction() as conn:
+            for record in records:
+                if record.offset in reasons:
+                    await state.add_dead_letter(
+                        conn, record, reasons[record.offset], self._clock()
+                    )
+            await state.save_plan(conn, plan)
+        self._plan = plan
+        self._metrics.dead_letters.inc(len(reasons))
+        log.error("records set aside as dead letters", partition=self.part, offsets=[*reasons])
+        return plan, [record for record in records if record.offset not in reasons]
+
+    async def _insert(self, plan: Plan, series: Sequence[Series], staged: Staged) -> int:
+        """Fill every table, side by side; returns how many faults were found."""
+        token = f"{plan.part}-{plan.first}-{plan.last}"
+        settings = {**_ONE_BLOCK, "insert_deduplication_token": token}
+        stored_at = {"stored_at": round(plan.planned_at.timestamp() * 1000)}
+        part, judged = plan.part, staged.judged
+        points = rows.insert_points(part, series, judged)
+        faults = rows.insert_faults(part, series, judged)
+
+        async def insert(name: str, sql: str, params: dict[str, object]) -> int:
+            written = await self._engine.execute(sql, params, settings)
+            await self._on_step(name)
+            return written
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(insert("events", rows.insert_events(part, judged), dict(stored_at)))
+            group.create_task(insert("keys", rows.insert_keys(part, judged), {}))
+            group.create_task(insert("points", points.sql, points.params))
+            fault_task = group.create_task(insert("faults", faults.sql, faults.params))
+        return fault_task.result()
+
+    async def _advance(self, plan: Plan, records: Sequence[Record]) -> None:
+        self._plan = None
+        self.position = plan.last
+        self._progress_at = self._clock()
+        self.visible_at = records[-1].ingested_at if records else self.visible_at
+        async with self._moved:
+            self._moved.notify_all()
+
+    @property
+    def planned_through(self) -> int:
+        """The last offset whose plan is fixed, applied or not."""
+        return self._plan.last if self._plan else self.position
+
+    async def wait_visible(self, offset: int, timeout_seconds: float) -> bool:
+        """Wait until everything up to `offset` is in the store. False when the time ran out."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds), self._moved:
+                await self._moved.wait_for(lambda: self.position >= offset)
+        return self.position >= offset
+
+    async def status(self) -> PartitionStatus:
+        """Where this partition's sink is."""
+        end = await self._log.end(self.part)
+        now = self._clock()
+        behind = end > self.position
+        lag = (now - self._oldest).total_seconds() if behind and self._oldest else 0.0
+        idle = (now - self._progress_at).total_seconds()
+        return PartitionStatus(
+            self.part,
+            self.position,
+            end,
+            lag,
+            behind and idle > self._options.stalled_after_seconds,
+            self._last_error,
+        )
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    with suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)

@@ -1,0 +1,141 @@
+"""What goes through the sink comes out once, whole and exact."""
+
+from pathlib import Path
+
+import pytest
+
+from meterline.kernel.meters import Aggregation
+from tests.support.usage import canonical, meter, running_sink, send
+
+TOKENS = meter("tokens", model="$.model")
+
+
+async def test_counts_each_key_once(tmp_path: Path) -> None:
+    async with running_sink(tmp_path, [TOKENS, meter("calls", Aggregation.COUNT)]) as rig:
+        first = [canonical(str(n), f'{{"tokens": {n}, "model": "m"}}') for n in range(100)]
+        await send(rig.log, first)
+        await send(rig.log, first[50:] + first[:50])
+        await rig.settle()
+        await send(rig.log, [*first, canonical("new", '{"tokens": 0.5}'), *first])
+        await rig.settle()
+        sums = sorted((await rig.totals()).values())
+        assert sums == [("101", 101), ("4950.5", 101)]
+        assert (await rig.engine.query("SELECT count(), uniqExact(id) FROM events")) == [(101, 101)]
+
+
+async def test_the_key_is_a_tuple(tmp_path: Path) -> None:
+    async with running_sink(tmp_path, [meter("calls", Aggregation.COUNT)]) as rig:
+        await send(rig.log, [canonical("c", source="ab"), canonical("bc", source="a")])
+        await send(rig.log, [canonical("c", source="ab")], namespace="other")
+        await rig.settle()
+        assert await rig.engine.query("SELECT count() FROM events") == [(3,)]
+        assert sorted((await rig.totals()).values()) == [("2", 2)]
+
+
+async def test_other_content_is_a_conflict_kept_once(tmp_path: Path) -> None:
+    async with running_sink(tmp_path, [TOKENS]) as rig:
+        await send(rig.log, [canonical("a", '{"tokens": 1}'), canonical("a", '{"tokens": 2}')])
+        await send(rig.log, [canonical("a", '{"tokens": 3}'), canonical("a", '{"tokens": 1}')])
+        await rig.settle()
+        await send(rig.log, [canonical("a", '{"tokens": 2}'), canonical("a", '{"tokens": 3}')])
+        await rig.settle()
+        stored = await rig.engine.query("SELECT data, status FROM events ORDER BY off, idx")
+        assert stored == [('{"tokens": 1}', 0), ('{"tokens": 2}', 1), ('{"tokens": 3}', 1)]
+        assert list((await rig.totals()).values()) == [("1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        ('{"tokens": 12345678901234567890.123456789012345678}', "12345678901234567890.123456789012345678"),
+        ('{"tokens": 9007199254740993}', "9007199254740993"),
+        ('{"tokens": 0.000000000000000001}', "0.000000000000000001"),
+        ('{"tokens": "1e3"}', "1000"),
+        ('{"tokens": 1.50}', "1.5"),
+        ('{"tokens": -7}', "-7"),
+        ('{"x": 1, "tokens": 1, "tokens": 2}', "1"),
+    ],
+)  # fmt: skip
+async def test_values_are_exact(tmp_path: Path, data: str, value: str) -> None:
+    async with running_sink(tmp_path, [TOKENS]) as rig:
+        await send(rig.log, [canonical("a", data)])
+        await rig.settle()
+        assert list((await rig.totals()).values()) == [(value, 1)]
+        assert await rig.engine.query("SELECT data FROM events") == [(data,)]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (None, "invalid event: null and missing value property"),
+        ("null", "invalid event: null and missing value property"),
+        ("{}", 'invalid event: missing value property: "$.tokens"'),
+        ('{"tokens": null}', "value cannot be null"),
+        ('{"tokens": "NaN"}', "value cannot be NaN/infinity"),
+        ('{"tokens": 1e400}', "value is out of range: at most 20 integer and 18 fractional digits"),
+        ('{"tokens": 123456789012345678901}', "value is out of range: at most 20 integer and 18 fractional digits"),
+        ('{"tokens": 0.0000000000000000001}', "value is out of range: at most 20 integer and 18 fractional digits"),
+        ('{"tokens": "x"}', "value cannot be parsed as a decimal"),
+        ('{"tokens": true}', "value cannot be parsed as a decimal"),
+        ('{"tokens": {}}', "value cannot be parsed as a decimal"),
+        ('"text"', 'invalid event: missing value property: "$.tokens"'),
+    ],
+)  # fmt: skip
+async def test_what_a_meter_cannot_use_is_kept_with_a_reason(
+    tmp_path: Path, data: str | None, reason: str
+) -> None:
+    async with running_sink(tmp_path, [TOKENS]) as rig:
+        await send(rig.log, [canonical("a", data)])
+        await rig.settle()
+        assert await rig.totals() == {}
+        assert await rig.engine.query("SELECT reason FROM faults") == [(reason,)]
+        assert await rig.engine.query("SELECT data FROM events") == [(data or "",)]
+
+
+async def test_a_new_series_takes_up_what_is_stored(tmp_path: Path) -> None:
+    async with running_sink(tmp_path, [TOKENS]) as rig:
+        for batch in range(5):
+            data = ['{"tokens": 2}', '{"tokens": 0.1234567890123456789}', '{"tokens": 1e1}']
+            await send(rig.log, [canonical(f"{batch}-{n}", text) for n, text in enumerate(data)])
+        await rig.settle()
+        by_user = await rig.sink.registry.ensure(meter("by_user", user="$.user"))
+        await send(rig.log, [canonical("late", '{"tokens": 5}')])
+        await rig.settle()
+        await rig.filled()
+        sums = await rig.totals()
+        assert sums[by_user.id] == ("65", 11)
+        faults = await rig.engine.query("SELECT series, count() FROM faults GROUP BY series")
+        assert dict(faults)[by_user.id] == 5
+
+
+async def test_a_released_series_is_deleted(tmp_path: Path) -> None:
+    async with running_sink(tmp_path, [TOKENS]) as rig:
+        await send(rig.log, [canonical("a", '{"tokens": 1}')])
+        await rig.settle()
+        await rig.sink.registry.release(TOKENS)
+        again = await rig.sink.registry.ensure(TOKENS)
+        await rig.filled()
+        assert await rig.totals() == {again.id: ("1", 1)}
+
+
+async def test_a_purged_subject_is_gone_for_good(tmp_path: Path) -> None:
+    async with running_sink(tmp_path, [TOKENS]) as rig:
+        alice = [canonical(f"a{n}", '{"tokens": 1}', subject="alice") for n in range(3)]
+        await send(rig.log, [*alice, canonical("bad", "{}"), canonical("b", '{"tokens": 7}', subject="bob")])
+        await rig.sink.purge("default", "alice")
+        assert await rig.engine.query("SELECT subject FROM events") == [("bob",)]
+        assert await rig.engine.query("SELECT count() FROM faults") == [(0,)]
+        await send(rig.log, alice)
+        await rig.settle()
+        assert list((await rig.totals()).values()) == [("7", 1)]
+
+
+async def test_a_restart_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    async with running_sink(tmp_path, [TOKENS]) as rig:
+        await send(rig.log, [canonical("a", '{"tokens": 1}')])
+        await rig.settle()
+        log = rig.log
+    async with running_sink(tmp_path, [TOKENS], log=log) as rig:
+        await send(log, [canonical("a", '{"tokens": 1}'), canonical("b", '{"tokens": 2}')])
+        await rig.settle()
+        assert list((await rig.totals()).values()) == [("3", 2)]
