@@ -1,34 +1,23 @@
 """The unmodified npm package @openmeter/sdk, two generations of it, against a real server."""
 
 import hashlib
-import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.parts import require_program
 from tests.support.server import MeterlineServer, run_cli
 
 _FOLDER = Path(__file__).parents[1] / "sdk-js"
 _STEPS = 9
 
 
-def _need(command: str) -> str:
-    found = shutil.which(command)
-    if found is None:
-        reason = f"{command} is not installed"
-        if os.environ.get("METERLINE_REQUIRE_PARTS") == "1":
-            pytest.fail(reason)
-        pytest.skip(reason)
-    return found
-
-
 @pytest.fixture(scope="module")
 def node() -> str:
     """The path of node, with the packages of the lock installed."""
-    node, npm = _need("node"), _need("npm")
+    node, npm = require_program("node"), require_program("npm")
     lock = hashlib.sha256((_FOLDER / "package-lock.json").read_bytes()).hexdigest()
     stamp = _FOLDER / "node_modules" / ".installed"
     if not (stamp.is_file() and stamp.read_text() == lock):

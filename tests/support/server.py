@@ -68,6 +68,27 @@ class MeterlineServer:
 
     def start(self) -> Self:
         """Start it and wait until it is ready."""
+        self._spawn()
+        if not self._listening.wait(_START_SECONDS) or not self._is_running():
+            self.kill()
+            raise AssertionError("the server did not start:\n" + self.tail())
+        with self.client() as client:
+            eventually(lambda: self._is_ready(client), "ready", _START_SECONDS)
+        return self
+
+    def start_and_kill_after_lines(self, lines: int) -> None:
+        """Start it, and kill it as soon as it has written so many lines of log."""
+        before = len(self.log)
+        self._spawn()
+        eventually(
+            lambda: len(self.log) >= before + lines or not self._is_running(), "lines of log"
+        )
+        self.kill()
+
+    def _is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _spawn(self) -> None:
         assert self._process is None
         self._listening.clear()
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
@@ -85,12 +106,6 @@ class MeterlineServer:
         )
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True)
         self._reader.start()
-        if not self._listening.wait(_START_SECONDS) or self._process.poll() is not None:
-            self.kill()
-            raise AssertionError("the server did not start:\n" + self.tail())
-        with self.client() as client:
-            eventually(lambda: self._is_ready(client), "ready", _START_SECONDS)
-        return self
 
     def _read_log(self, process: subprocess.Popen[str]) -> None:
         assert process.stdout is not None

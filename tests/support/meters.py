@@ -1,0 +1,81 @@
+"""Short words for what end-to-end tests do over HTTP."""
+
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import httpx
+
+from tests.support.server import eventually
+
+Event = dict[str, Any]
+Row = dict[str, Any]
+
+BATCH = "application/cloudevents-batch+json"
+_markers = itertools.count(1)
+
+
+def make_meter(client: httpx.Client, slug: str, aggregation: str, **fields: Any) -> Row:
+    """Create a meter and wait until it counts everything that is stored."""
+    response = client.post(
+        "/api/v1/meters", json={"slug": slug, "aggregation": aggregation, **fields}
+    )
+    assert response.status_code in (200, 201), response.text
+    meter: Row = response.json()
+    return meter
+
+
+def send(client: httpx.Client, events: Sequence[Mapping[str, Any] | str]) -> None:
+    """Send one batch, which must be acknowledged. A string is the JSON text of an event."""
+    texts = [event if isinstance(event, str) else json.dumps(event) for event in events]
+    response = client.post(
+        "/api/v1/events", content=f"[{','.join(texts)}]", headers={"content-type": BATCH}
+    )
+    assert response.status_code == 204, response.text
+
+
+def settle(client: httpx.Client, seconds: float = 30.0) -> None:
+    """Wait until everything that was acknowledged before this call can be seen in queries.
+
+    Events are stored in the order of their acknowledgement, so one more event, once it is
+    listed, stands for all before it.
+    """
+    marker = f"marker-{next(_markers)}-{id(client)}"
+    send(client, [event(marker, type="marker", source="settle")])
+    query: dict[str, str | int] = {"id": marker, "source": "settle", "limit": 1}
+
+    def listed() -> bool:
+        response = client.get("/api/v1/events", params=query)
+        return response.status_code == 200 and len(response.json()) == 1
+
+    eventually(listed, "the last event is listed", seconds)
+
+
+def event(name: str, **attributes: Any) -> Event:
+    """A CloudEvent with this id; what is not given has a plain value."""
+    plain = {"specversion": "1.0", "id": name, "source": "test", "type": "t", "subject": "s"}
+    return {**plain, **attributes}
+
+
+def rows(client: httpx.Client, slug: str, **parameters: Any) -> list[Row]:
+    """The rows of a meter query, numbers without loss."""
+    response = client.get(f"/api/v1/meters/{slug}/query", params=parameters)
+    assert response.status_code == 200, response.text
+    data: list[Row] = json.loads(response.text, parse_float=Decimal, parse_int=Decimal)["data"]
+    return data
+
+
+def total(client: httpx.Client, slug: str, **parameters: Any) -> Decimal | None:
+    """The one value of a query without windows and groups; None when there is no row."""
+    found = rows(client, slug, **parameters)
+    assert len(found) <= 1, found
+    return found[0]["value"] if found else None
+
+
+def batches_of(items: Iterable[str], size: int) -> Iterable[list[str]]:
+    """The items in lists of `size`."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
