@@ -1,6 +1,6 @@
 """The ASGI application: hot endpoints by a dictionary look-up, everything else through FastAPI."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from meterline.web.asgi import ASGIApp, BodyLimit, ErrorBoundary, Receive, Scope
 from meterline.web.auth import Authenticator
 from meterline.web.json import ExactJSONResponse, encode
 from meterline.web.problem import install_problem_handlers
+from portal.cors import PortalCors
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _MAX_BODY_BYTES = 4 * 1024 * 1024
@@ -42,7 +43,8 @@ class AppParts:
     routers: Sequence[APIRouter] = ()
     serve_metrics: bool = True
     tracer: Any = None
-    before_scrape: Sequence[Callable[[], None]] = field(default=())
+    before_scrape: Sequence[Callable[[], Awaitable[None]]] = field(default=())
+    portal_origins: Sequence[str] = ("*",)
 
 
 def create_app(parts: AppParts) -> ASGIApp:
@@ -62,7 +64,8 @@ def create_app(parts: AppParts) -> ASGIApp:
         api.include_router(router)
     api.include_router(_operations_router(parts, api))
     dispatcher = Dispatcher(parts.hot_routes, BodyLimit(api, _MAX_BODY_BYTES))
-    return RequestObserver(ErrorBoundary(dispatcher), parts.registry, parts.tracer)
+    inner = PortalCors(ErrorBoundary(dispatcher), parts.portal_origins)
+    return RequestObserver(inner, parts.registry, parts.tracer)
 
 
 class Dispatcher:
@@ -122,7 +125,7 @@ def _operations_router(parts: AppParts, api: FastAPI) -> APIRouter:
         )
         async def metrics() -> Response:
             for refresh in parts.before_scrape:
-                refresh()
+                await refresh()
             return Response(generate_latest(parts.registry), media_type=_METRICS_TYPE)
 
     @router.get("/openapi.json", summary="This API as OpenAPI 3.1")

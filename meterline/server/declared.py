@@ -5,122 +5,136 @@ A declaration is the body of `POST /api/v1/meters`. Meters that no file declares
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Literal
 
+from pydantic import AwareDatetime, BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
 from meterline.kernel.errors import FieldError, ValidationError
+from meterline.kernel.meters import Meter, MeterSpec, validate_meter
 
-Document = Mapping[str, Any]
+# What `PUT /api/v1/meters/{slug}` can change; another value of the rest makes it another meter.
+_CHANGEABLE = ("name", "description", "group_by", "metadata")
+_FIELDS = ("aggregation", "event_type", "value_property", "event_from", *_CHANGEABLE)
 
-# What a meter is by: changing one of these would change what its past answers meant.
-_FIXED = ("aggregation", "eventType", "valueProperty", "eventFrom")
-_CHANGEABLE: Mapping[str, Any] = {"description": None, "groupBy": {}, "metadata": {}}
-_KNOWN = {"slug", "name", *_FIXED, *_CHANGEABLE}
+
+class DeclaredMeter(BaseModel):
+    """One declaration."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel, populate_by_name=True, extra="forbid", frozen=True
+    )
+
+    slug: str
+    aggregation: str
+    event_type: str
+    name: str | None = None
+    description: str | None = None
+    value_property: str | None = None
+    group_by: dict[str, str] = {}
+    event_from: AwareDatetime | None = None
+    metadata: dict[str, str] = {}
+
+    def spec(self) -> MeterSpec:
+        """The meter meant, in canonical form; `ValidationError` if there is no such meter."""
+        return validate_meter(**self.model_dump())
+
+
+class ExistingMeter(DeclaredMeter):
+    """A meter as the API shows it."""
+
+    model_config = ConfigDict(extra="ignore")
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """One meter that differs. `fields` maps a field's name to (is, should be).
 
-    A `conflict` cannot be made by changing the meter: it has to be deleted first, by a person.
+    `replace` is more than an update can do: the meter is in fact another one. Nothing is lost
+    with the old one, since a meter is a view of the stored events.
     """
 
-    kind: Literal["create", "update", "conflict"]
-    slug: str
-    document: Document
+    kind: Literal["create", "update", "replace"]
+    spec: MeterSpec
     fields: Mapping[str, tuple[Any, Any]]
 
 
-def plan_changes(declared: Sequence[Document], existing: Iterable[Document]) -> list[Change]:
+def declared_specs(declared: Iterable[DeclaredMeter]) -> list[MeterSpec]:
+    """The declared meters in canonical form; `ValidationError` names every fault."""
+    specs: dict[str, MeterSpec] = {}
+    errors: list[FieldError] = []
+    for index, meter in enumerate(declared):
+        try:
+            if meter.slug in specs:
+                raise ValidationError(f"{meter.slug!r} is declared twice")
+            specs[meter.slug] = meter.spec()
+        except ValidationError as error:
+            errors.append(FieldError(f"meters[{index}]", error.detail))
+    if errors:
+        detail = "; ".join(f"{error.where}: {error.reason}" for error in errors)
+        raise ValidationError(detail, errors=errors)
+    return list(specs.values())
+
+
+def plan_changes(
+    declared: Sequence[MeterSpec], existing: Iterable[Meter | MeterSpec]
+) -> list[Change]:
     """What makes the existing meters as declared, in the order of the declarations."""
-    _check(declared)
-    by_slug = {meter["slug"]: meter for meter in existing}
+    by_slug = {meter.slug: meter for meter in existing}
     changes: list[Change] = []
-    for document in declared:
-        current = by_slug.get(document["slug"])
+    for spec in declared:
+        current = by_slug.get(spec.slug)
         if current is None:
-            changes.append(Change("create", document["slug"], document, {}))
+            changes.append(Change("create", spec, {}))
             continue
-        fields = dict(_differences(document, current))
+        fields = {
+            name: (is_now, should_be)
+            for name in _FIELDS
+            if (is_now := _value(current, name)) != (should_be := _value(spec, name))
+        }
         if fields:
-            fixed = any(name in _FIXED for name in fields)
-            kind: Literal["update", "conflict"] = "conflict" if fixed else "update"
-            changes.append(Change(kind, document["slug"], document, fields))
+            kind: Literal["update", "replace"] = (
+                "update" if set(fields) <= set(_CHANGEABLE) else "replace"
+            )
+            changes.append(Change(kind, spec, fields))
     return changes
 
 
 def describe_changes(changes: Iterable[Change]) -> Iterator[str]:
-    """The diff for people, a line each."""
+    """The diff for people."""
     for change in changes:
-        sign = {"create": "+", "update": "~", "conflict": "!"}[change.kind]
-        what = f"{sign} meter {change.slug}"
+        spec = change.spec
         if change.kind == "create":
-            document = change.document
-            yield (
-                f"{what}: {document.get('aggregation')} of"
-                f" {document.get('valueProperty', 'events')} in {document.get('eventType')!r}"
-            )
+            value = f" of {spec.value_property}" if spec.value_property else ""
+            yield f"+ meter {spec.slug}: {spec.aggregation}{value} over {spec.event_type!r}"
             continue
-        if change.kind == "conflict":
-            what += " cannot be changed in place; delete it first, or give it another slug"
-        yield what
+        yield f"{'~' if change.kind == 'update' else '!'} meter {spec.slug}"
         for name, (is_now, should_be) in change.fields.items():
-            yield f"    {name}: {is_now!r} -> {should_be!r}"
+            yield f"    {to_camel(name)}: {_shown(is_now)} -> {_shown(should_be)}"
 
 
-def update_body(change: Change, existing: Document | None = None) -> dict[str, Any]:
+def creation_body(spec: MeterSpec) -> dict[str, Any]:
+    """The body of the POST that makes the meter."""
+    meter = DeclaredMeter(
+        slug=spec.slug,
+        **{name: _value(spec, name) for name in _FIELDS},
+    )
+    return meter.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def update_body(spec: MeterSpec) -> dict[str, Any]:
     """The body of the PUT that makes an update."""
-    document = change.document
-    body = {name: document.get(name, default) for name, default in _CHANGEABLE.items()}
-    name = document.get("name") or (existing or {}).get("name")
-    if name:
-        body["name"] = name
-    return {key: value for key, value in body.items() if value is not None}
+    return {to_camel(name): _value(spec, name) or "" for name in ("name", "description")} | {
+        to_camel(name): _value(spec, name) for name in ("group_by", "metadata")
+    }
 
 
-def _check(declared: Sequence[object]) -> None:
-    errors: list[FieldError] = []
-    seen: set[object] = set()
-    for index, document in enumerate(declared):
-        where = f"meters[{index}]"
-        if not isinstance(document, Mapping):
-            errors.append(FieldError(where, "must be a mapping"))
-            continue
-        slug = document.get("slug")
-        if not isinstance(slug, str):
-            errors.append(FieldError(f"{where}.slug", "is missing"))
-        elif slug in seen:
-            errors.append(FieldError(f"{where}.slug", f"{slug!r} is declared twice"))
-        seen.add(slug)
-        for name in sorted(set(map(str, document)) - _KNOWN):
-            errors.append(FieldError(f"{where}.{name}", "there is no such field"))
-    if errors:
-        detail = "; ".join(f"{error.where}: {error.reason}" for error in errors)
-        raise ValidationError(detail, errors=errors)
+def _value(meter: Meter | MeterSpec, name: str) -> Any:
+    value = getattr(meter, name)
+    if name == "description":
+        return value or None
+    return dict(value) if isinstance(value, Mapping) else value
 
 
-def _differences(document: Document, current: Document) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    for name in _FIXED:
-        is_now, should_be = current.get(name), document.get(name)
-        # Without `eventFrom` a declaration does not say from when: any is right.
-        if name == "eventFrom" and should_be is None:
-            continue
-        if _comparable(name, is_now) != _comparable(name, should_be):
-            yield name, (is_now, should_be)
-    if document.get("name") and document["name"] != current.get("name"):
-        yield "name", (current.get("name"), document["name"])
-    for name, default in _CHANGEABLE.items():
-        is_now, should_be = current.get(name) or default, document.get(name) or default
-        if is_now != should_be:
-            yield name, (is_now, should_be)
-
-
-def _comparable(name: str, value: Any) -> Any:
-    if name == "aggregation" and isinstance(value, str):
-        return value.upper()
-    if name == "eventFrom" and isinstance(value, str):
-        try:
-            return datetime.fromisoformat(value)
-        except ValueError:
-            return value
-    return value
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)

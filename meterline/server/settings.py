@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from meterline.kernel.errors import FieldError, ValidationError
+from meterline.server.declared import DeclaredMeter
 
 MIB = 1024 * 1024
 DEFAULT_FILE = Path("meterline.yaml")
@@ -182,7 +183,7 @@ class Settings(BaseSettings):
     portal: PortalSettings = PortalSettings()
     query: QuerySettings = QuerySettings()
     telemetry: TelemetrySettings = TelemetrySettings()
-    meters: tuple[dict[str, Any], ...] = Field(
+    meters: tuple[DeclaredMeter, ...] = Field(
         (),
         description="Meters that exist from the start, as the body of `POST /api/v1/meters`.",
     )

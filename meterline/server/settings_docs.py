@@ -22,8 +22,9 @@ A setting's value comes from the first of these that names it:
 
 1. a flag of the command: `--host`, `--port`, `--data-dir`, and for every setting
    `--set ingest.require_subject=false`;
-2. the environment: `METERLINE_INGEST__REQUIRE_SUBJECT=false`, that is `METERLINE_`, the section, two
-   underscores and the name; lists are JSON, as in `METERLINE_PORTAL__ALLOWED_ORIGINS='["https://a.example"]'`;
+2. the environment: `METERLINE_INGEST__REQUIRE_SUBJECT=false`, that is `METERLINE_`, the section,
+   two underscores and the name; lists are JSON, as in
+   `METERLINE_PORTAL__ALLOWED_ORIGINS='["https://a.example"]'`;
 3. the file `meterline.yaml` of the working folder, or the one that `--config` or
    `METERLINE_CONFIG` names;
 4. the default.
@@ -52,11 +53,11 @@ that talk to a running server.
 _METERS = """\
 ## meters
 
-Meters that exist from the start: a list of bodies of `POST /api/v1/meters`. At each start the server
-prints how the declared meters differ from those that exist, then creates and changes meters until
-they agree. Meters that are not declared are left alone, and a change that would change the meaning
-of past answers (aggregation, event type, value) is refused: delete the meter first, or choose
-another slug. `meterline meters diff` and `meterline meters apply` do the same on a running server.
+Meters that exist from the start: a list of bodies of `POST /api/v1/meters`. At each start the
+server prints how the declared meters differ from those that exist, then creates and changes meters
+until they agree; a meter is a view of the stored events, so even its aggregation can change. Meters
+that are not declared are left alone. `meterline meters diff` and `meterline meters apply` do the
+same with a running server.
 """
 
 

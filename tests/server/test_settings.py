@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -87,11 +88,18 @@ def test_an_empty_section_means_its_defaults(empty_folder: Path) -> None:
     assert load_settings().ingest.require_subject is False
 
 
-def test_times_in_the_file_stay_text(empty_folder: Path) -> None:
+def test_meters_are_declared_in_the_file(empty_folder: Path) -> None:
     (empty_folder / "meterline.yaml").write_text(
-        "meters:\n- {slug: a, eventFrom: 2026-01-01T00:00:00Z}\n"
+        "meters:\n- {slug: a, aggregation: COUNT, eventType: b, eventFrom: 2026-01-01T00:00:00Z}\n"
     )
-    assert load_settings().meters[0]["eventFrom"] == "2026-01-01T00:00:00Z"
+    (meter,) = load_settings().meters
+    assert (meter.slug, meter.event_from) == ("a", datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def test_a_bad_declaration_is_named(empty_folder: Path) -> None:
+    (empty_folder / "meterline.yaml").write_text("meters:\n- {slug: a, eventType: b}\n")
+    with pytest.raises(ValidationError, match="meters.0.aggregation"):
+        load_settings()
 
 
 def test_assignments_are_written_as_yaml() -> None:

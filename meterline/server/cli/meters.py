@@ -1,17 +1,28 @@
 """`meterline meters`: look at a server's meters, and make them as a file declares."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 import yaml
+from pydantic import TypeAdapter
+from pydantic import ValidationError as PydanticError
 from rich.table import Table
 
 from meterline.kernel.errors import ConflictError, ValidationError
 from meterline.server.cli.http import Api
 from meterline.server.cli.options import DEFAULT_URL, ApiKey, Url
 from meterline.server.cli.output import print_table
-from meterline.server.declared import Change, describe_changes, plan_changes, update_body
+from meterline.server.declared import (
+    Change,
+    DeclaredMeter,
+    ExistingMeter,
+    creation_body,
+    declared_specs,
+    describe_changes,
+    plan_changes,
+    update_body,
+)
 from meterline.server.settings import PlainLoader
 
 app = typer.Typer(
@@ -55,7 +66,7 @@ def diff(
 ) -> None:
     """Show what `apply` would change. Ends with 1 when something differs."""
     with Api(url, api_key) as api:
-        changes = plan_changes(read_declarations(file), api.json("GET", "/api/v1/meters"))
+        changes = _changes(api, file)
     _show(changes)
     if changes:
         raise typer.Exit(1)
@@ -63,33 +74,59 @@ def diff(
 
 @app.command("apply")
 def apply(
-    file: File = Path("meterline.yaml"), url: Url = DEFAULT_URL, api_key: ApiKey = None
+    file: File = Path("meterline.yaml"),
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace",
+            help="Where a meter cannot be changed, delete it and make it anew. Events stay.",
+        ),
+    ] = False,
+    url: Url = DEFAULT_URL,
+    api_key: ApiKey = None,
 ) -> None:
-    """Create and change meters until they are as the file declares. Deletes none."""
+    """Create and change meters until they are as the file declares. Others are left alone."""
     with Api(url, api_key) as api:
-        existing = {meter["slug"]: meter for meter in api.json("GET", "/api/v1/meters")}
-        changes = plan_changes(read_declarations(file), existing.values())
+        changes = _changes(api, file)
         _show(changes)
+        if not replace and any(change.kind == "replace" for change in changes):
+            raise ConflictError(
+                "nothing was changed: the meters with `!` would be other meters. Give them"
+                " another slug, or apply with --replace"
+            )
         for change in changes:
-            if change.kind == "create":
-                api.call("POST", "/api/v1/meters", body=dict(change.document))
-            elif change.kind == "update":
-                body = update_body(change, existing[change.slug])
-                api.call("PUT", f"/api/v1/meters/{change.slug}", body=body)
-    if any(change.kind == "conflict" for change in changes):
-        raise ConflictError("some meters are not as declared; see the lines with `!`")
+            _apply(api, change)
 
 
-def read_declarations(file: Path) -> list[dict[str, Any]]:
+def _apply(api: Api, change: Change) -> None:
+    path = f"/api/v1/meters/{change.spec.slug}"
+    if change.kind == "update":
+        api.call("PUT", path, body=update_body(change.spec))
+        return
+    if change.kind == "replace":
+        api.call("DELETE", path)
+    api.call("POST", "/api/v1/meters", body=creation_body(change.spec))
+
+
+def _changes(api: Api, file: Path) -> list[Change]:
+    specs = declared_specs(read_declarations(file))
+    existing = api.json("GET", "/api/v1/meters")
+    return plan_changes(specs, [ExistingMeter(**meter).spec() for meter in existing])
+
+
+def read_declarations(file: Path) -> list[DeclaredMeter]:
     """The declared meters of a file: a mapping with `meters`, or the list itself."""
     try:
         content = yaml.load(file.read_text(encoding="utf-8"), Loader=PlainLoader)
+        meters = content.get("meters", []) if isinstance(content, dict) else content
+        return TypeAdapter(list[DeclaredMeter]).validate_python(meters)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise ValidationError(f"{file}: {error}") from None
-    meters = content.get("meters", []) if isinstance(content, dict) else content
-    if not isinstance(meters, list):
-        raise ValidationError(f"{file}: `meters` must be a list")
-    return meters
+    except PydanticError as error:
+        faults = [
+            f"meters.{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()
+        ]
+        raise ValidationError(f"{file}: {'; '.join(faults)}") from None
 
 
 def _show(changes: list[Change]) -> None:

@@ -32,7 +32,7 @@ def plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-COMMANDS = (
+COMMANDS: tuple[list[str], ...] = (
     [], ["serve"], ["import"], ["query"], ["meters"], ["meters", "list"], ["meters", "diff"],
     ["meters", "apply"], ["keys"], ["keys", "create"], ["keys", "list"], ["keys", "revoke"],
     ["migrate"], ["doctor"], ["demo"],
@@ -176,7 +176,7 @@ def test_meters_are_compared_and_applied(server: list[httpx.Request]) -> None:
     different = run("meters", "diff")
     assert (different.exit_code, different.output) == (
         1,
-        "+ meter calls: COUNT of events in 'request'\n",
+        "+ meter calls: COUNT over 'request'\n",
     )
     run("meters", "apply")
     assert server[-1].method == "POST"
