@@ -119,11 +119,13 @@ def build_query(meter: Meter, given: QueryInput, limits: QueryLimits) -> MeterQu
     )
 
 
-def parse_range(begin: str | None, end: str | None) -> TimeRange:
+def parse_range(
+    begin: str | None, end: str | None, names: tuple[str, str] = ("from", "to")
+) -> TimeRange:
     """The range between two RFC 3339 texts; it must not be empty."""
-    span = TimeRange(_instant("from", begin), _instant("to", end))
+    span = TimeRange(_instant(names[0], begin), _instant(names[1], end))
     if span.begin is not None and span.end is not None and span.begin >= span.end:
-        raise _fault("from", "must be before to")
+        raise _fault(names[0], f"must be before {names[1]}")
     return span
 
 

@@ -231,7 +231,7 @@ def _with_gaps(series: Series, conditions: Sequence[str], bind: Binder) -> str:
     """Points, and for the offsets that are not back-filled what the stored events give.
 
     The gaps are those of one moment, and the back-fill goes on while the query runs: so points at
-    these offsets are left out, but for inexact events, which only `points` can serve.
+    these offsets are left out, but for those read exactly, which only `points` can serve.
     """
     gap = " OR ".join(
         f"(part = {part} AND off > {after} AND off < {before})"
@@ -244,9 +244,8 @@ def _with_gaps(series: Series, conditions: Sequence[str], bind: Binder) -> str:
     own = " AND ".join([_id(series), *conditions])
     stored = " AND ".join([of_type, "status = 0", "inexact = 0", f"({gap})", *conditions])
     return (
-        f"SELECT {_COLUMNS}, value, text, dims FROM points WHERE {own} AND (NOT ({gap})"
-        f" OR (part, off, idx) IN"
-        f" (SELECT part, off, idx FROM events WHERE {of_type} AND inexact = 1 AND ({gap})))"
+        f"SELECT {_COLUMNS}, value, text, dims FROM points"
+        f" WHERE {own} AND (exact = 1 OR NOT ({gap}))"
         f" UNION ALL SELECT {_COLUMNS}, assumeNotNull(v), x, d FROM"
         f" (SELECT {_COLUMNS}, {value} AS v, {text} AS x, {dims} AS d FROM"
         f" (SELECT {_COLUMNS}{reads.columns} FROM events WHERE {stored})) WHERE v IS NOT NULL"
