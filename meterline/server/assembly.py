@@ -1,23 +1,41 @@
 """The composition root: settings become objects here, and nowhere else.
 
 `assembled` opens everything in the order in which it is needed and closes it in the reverse, so
-that a stop loses nothing: requests are over, then the sink finishes what it planned, then the log
-and the stores close.
+that a stop loses nothing: requests are over, then the sink finishes what it planned, then the
+stores close, and last the log.
 """
 
+import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from aggregator.metrics import SinkMetrics
+from aggregator.query import QueryLimits
+from aggregator.service import MeterService
+from aggregator.sink import Sink
+from aggregator.sink import migrate as migrate_engine
+from aggregator.stores.chdb import ChdbEngine
+from aggregator.stores.meters import SqlMeterStore
+from aggregator.worker import SinkOptions
 from meterline.db.engine import Database
 from meterline.db.keys import SqlKeyStore
 from meterline.eventlog.sqlite import SqliteLog, SqliteLogOptions
+from meterline.kernel.access import DEFAULT_NAMESPACE
 from meterline.kernel.clock import Clock, system_clock
 from meterline.server.app import AppParts, create_app
-from meterline.server.health import Check, CheckResult, Readiness
-from meterline.server.settings import Settings
+from meterline.server.declared import declared_specs, describe_changes, plan_changes
+from meterline.server.health import Readiness
+from meterline.server.probes import (
+    SinkGauges,
+    database_check,
+    log_check,
+    sink_check,
+    store_check,
+)
+from meterline.server.settings import QuerySettings, Settings
 from meterline.server.telemetry import Tracing, new_registry
 from meterline.web.asgi import ASGIApp
 from meterline.web.auth import Authenticator, AuthLimits
@@ -49,6 +67,15 @@ class DataDir:
 
 
 @dataclass(frozen=True, slots=True)
+class Stores:
+    """What keeps data, open."""
+
+    log: SqliteLog
+    database: Database
+    engine: ChdbEngine
+
+
+@dataclass(frozen=True, slots=True)
 class Assembly:
     """A server's objects while it runs."""
 
@@ -56,29 +83,74 @@ class Assembly:
     authenticator: Authenticator
 
 
+def print_line(line: str) -> None:
+    """Write a line for people, at once."""
+    print(line, flush=True)
+
+
 @asynccontextmanager
-async def assembled(settings: Settings, clock: Clock = system_clock) -> AsyncIterator[Assembly]:
+async def assembled(
+    settings: Settings, clock: Clock = system_clock, show: Callable[[str], None] = print_line
+) -> AsyncIterator[Assembly]:
     """All of a server, started; stopped in order when the block ends."""
-    data = DataDir(settings.server.data_dir)
     registry = new_registry()
     async with AsyncExitStack() as stack:
         tracing = Tracing(settings.telemetry)
         stack.callback(tracing.close)
-        log = SqliteLog(data.event_log, _log_options(settings))
-        stack.push_async_callback(log.close)
-        database = await open_database(data)
-        stack.push_async_callback(database.close)
+        stores = await stack.enter_async_context(opened_stores(settings))
+        sink = Sink(
+            stores.log,
+            stores.engine,
+            stores.database,
+            clock,
+            SinkMetrics(registry),
+            SinkOptions(**settings.sink.model_dump()),
+        )
+        meter_store = SqlMeterStore(stores.database)
+        await sink.start(await meter_store.all())
+        stack.push_async_callback(sink.stop)
+        meters = MeterService(
+            meter_store, sink.registry, stores.engine, clock, _query_limits(settings.query)
+        )
+        await _reconcile(meters, settings, show)
         authenticator = Authenticator(
-            SqlKeyStore(database), AuthLimits(remember_seconds=settings.auth.remember_seconds)
+            SqlKeyStore(stores.database),
+            AuthLimits(remember_seconds=settings.auth.remember_seconds),
         )
         parts = AppParts(
             authenticator=authenticator,
-            readiness=Readiness({"database": _database_check(database)}),
+            readiness=_readiness(settings, stores, sink),
             registry=registry,
             serve_metrics=settings.telemetry.metrics,
             tracer=tracing.tracer,
+            before_scrape=[SinkGauges(registry, sink.status).refresh],
+            portal_origins=settings.portal.allowed_origins,
         )
         yield Assembly(create_app(parts), authenticator)
+
+
+@asynccontextmanager
+async def opened_stores(settings: Settings) -> AsyncIterator[Stores]:
+    """The log, the database and the engine of a data folder, at their newest schemas.
+
+    The log comes first: it is what a second server on the same folder fails on.
+    """
+    data = DataDir(settings.server.data_dir)
+    query = settings.query
+    async with AsyncExitStack() as stack:
+        log = await asyncio.to_thread(SqliteLog, data.event_log, _log_options(settings))
+        stack.push_async_callback(log.close)
+        database = await open_database(data)
+        stack.push_async_callback(database.close)
+        engine = await asyncio.to_thread(
+            ChdbEngine,
+            data.engine,
+            handles=query.concurrency,
+            query_timeout_seconds=query.timeout_seconds,
+            query_memory_bytes=query.memory_bytes,
+        )
+        stack.push_async_callback(engine.close)
+        yield Stores(log, database, engine)
 
 
 async def open_database(data: DataDir) -> Database:
@@ -93,17 +165,40 @@ async def open_database(data: DataDir) -> Database:
     return database
 
 
-async def migrate_all(data: DataDir) -> list[str]:
+async def migrate_all(settings: Settings) -> list[str]:
     """Bring every store of a data folder, which no server may use meanwhile, to its schema."""
-    log = SqliteLog(data.event_log)
+    data = DataDir(settings.server.data_dir)
+    database = Database.open(data.database_url)
     try:
-        database = Database.open(data.database_url)
-        try:
-            return [f"database {version}" for version in await database.migrate()]
-        finally:
-            await database.close()
+        applied = [f"database {version}" for version in await database.migrate()]
     finally:
-        await log.close()
+        await database.close()
+    async with opened_stores(settings) as stores:
+        await migrate_engine(stores.engine)
+    return applied
+
+
+async def _reconcile(meters: MeterService, settings: Settings, show: Callable[[str], None]) -> None:
+    """Make the declared meters true, and show what that changes."""
+    specs = declared_specs(settings.meters)
+    changes = plan_changes(specs, await meters.list(DEFAULT_NAMESPACE))
+    if not changes:
+        return
+    for line in describe_changes(changes):
+        show(line)
+    await meters.reconcile(DEFAULT_NAMESPACE, specs)
+    logger.info("meters are now as declared", extra={"changed": [c.spec.slug for c in changes]})
+
+
+def _readiness(settings: Settings, stores: Stores, sink: Sink) -> Readiness:
+    return Readiness(
+        {
+            "log": log_check(settings.server.data_dir),
+            "database": database_check(stores.database),
+            "store": store_check(stores.engine),
+            "sink": sink_check(sink.status),
+        }
+    )
 
 
 def _log_options(settings: Settings) -> SqliteLogOptions:
@@ -113,10 +208,10 @@ def _log_options(settings: Settings) -> SqliteLogOptions:
     )
 
 
-def _database_check(database: Database) -> Check:
-    async def check() -> CheckResult:
-        async with database.read() as conn:
-            await conn.exec_driver_sql("SELECT 1")
-        return CheckResult(True, {})
-
-    return check
+def _query_limits(settings: QuerySettings) -> QueryLimits:
+    return QueryLimits(
+        max_subjects=settings.max_subjects,
+        max_windows=settings.max_windows,
+        max_rows=settings.max_rows,
+        max_listed=settings.max_listed,
+    )

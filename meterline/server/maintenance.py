@@ -17,7 +17,7 @@ from meterline.db.keys import SqlKeyStore
 from meterline.eventlog.sqlite import SqliteLog
 from meterline.kernel.errors import MeterlineError
 from meterline.kernel.windows import load_zone
-from meterline.server.assembly import DataDir, open_database
+from meterline.server.assembly import DataDir, migrate_all, open_database
 from meterline.server.serve import is_loopback
 from meterline.server.settings import ServerSettings, Settings
 
@@ -37,9 +37,7 @@ class Finding:
 
 async def migrate(settings: Settings) -> list[str]:
     """Apply what is missing; answers its names. The server must not be running."""
-    from meterline.server.assembly import migrate_all
-
-    return await migrate_all(DataDir(settings.server.data_dir))
+    return await migrate_all(settings)
 
 
 async def diagnose(settings: Settings) -> list[Finding]:

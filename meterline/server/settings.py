@@ -154,6 +154,12 @@ class QuerySettings(_Section):
     timeout_seconds: _Seconds = Field(30.0, description="Longest a query may run.")
     memory_bytes: _Positive = Field(1024 * MIB, description="Most memory one query may use.")
     concurrency: int = Field(4, ge=2, le=64, description="Statements that run at the same time.")
+    max_subjects: _Positive = Field(100, description="Most subjects in one query.")
+    max_windows: _Positive = Field(100_000, description="Most windows between `from` and `to`.")
+    max_rows: _Positive = Field(100_000, description="Most rows of one answer.")
+    max_listed: _Positive = Field(
+        10_000, description="Most subjects, or values of a groupBy key, in one list."
+    )
 
 
 class TelemetrySettings(_Section):
