@@ -44,6 +44,9 @@ _TIME = re.compile(
     r"(?:[Tt ]([0-9]{2}:[0-9]{2})(:[0-9]{2}(?:\.[0-9]+)?)?)?"
     r" ?(Z|z|UTC|[+-][0-9]{2}:?[0-9]{2})?"
 ).fullmatch
+_USUAL_TIME = re.compile(  # without groups: this is asked for each row
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[T ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?Z?"
+).fullmatch
 _UNIX = re.compile(r"(-?[0-9]{1,20})(?:\.([0-9]{1,30}))?").fullmatch
 _UNIX_DIGITS = {"unix": 0, "unix_ms": 3, "unix_us": 6, "unix_ns": 9}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -63,6 +66,9 @@ def time_text(value: str, time_format: str = "auto") -> str:
     formats: `unix`, `unix_ms`, `unix_us`, `unix_ns`, or a pattern for strptime that holds a `%`.
     """
     if time_format == "auto":
+        if _USUAL_TIME(value):
+            text = value if value[10] == "T" else f"{value[:10]}T{value[11:]}"
+            return text if text[-1] == "Z" else f"{text}Z"
         match = _TIME(value)
         if match:
             day, minute, rest, zone = match.groups()
