@@ -7,7 +7,7 @@ first; readers have connections of their own and never wait for a writer (WAL).
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -124,5 +124,13 @@ def _prepare(engine: AsyncEngine, begin: str, *pragmas: str) -> None:
     def on_begin(conn: Connection) -> None:
         conn.exec_driver_sql(begin)
 
+    def on_invalidate(dbapi_connection: Any, _record: object, _error: object) -> None:
+        # The caller was cancelled inside a statement, and the connection is about to be closed.
+        # SQLite keeps a closed connection's locks while a cursor lives, here in the traceback.
+        # A second cancellation must not stop the pool from getting its connection back.
+        with suppress(Exception, asyncio.CancelledError):
+            dbapi_connection.rollback()
+
     event.listen(engine.sync_engine, "connect", on_connect)
+    event.listen(engine.sync_engine, "invalidate", on_invalidate)
     event.listen(engine.sync_engine, "begin", on_begin)

@@ -19,7 +19,7 @@ from portal.store import secrets
 from tests.support.database import database_url, migrated
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
-SQLITE: Dialect = sqlite.dialect()  # type: ignore[no-untyped-call]
+SQLITE: Dialect = sqlite.dialect()
 POSTGRESQL: Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
 
 
@@ -86,8 +86,9 @@ async def test_writers_of_several_processes_lose_no_update(
             assert (await conn.execute(select(secrets.c.value))).scalar_one() == "80"
 
 
+@pytest.mark.parametrize("cancellations", [1, 2, 3])
 async def test_a_cancelled_transaction_leaves_nothing_and_frees_the_writer(
-    database: Database,
+    database: Database, cancellations: int
 ) -> None:
     for rest in (0, 1, 2, 3, 5, 8):
         inside = asyncio.Event()
@@ -103,7 +104,9 @@ async def test_a_cancelled_transaction_leaves_nothing_and_frees_the_writer(
         await inside.wait()
         for _ in range(rest):  # stop at different points of the driver's work
             await asyncio.sleep(0)
-        task.cancel()
+        for _ in range(cancellations):
+            task.cancel()
+            await asyncio.sleep(0)
         with pytest.raises(asyncio.CancelledError):
             await task
         assert await names(database) == []
