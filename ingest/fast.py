@@ -1,0 +1,190 @@
+"""The fast reader: whole batches in bulk, or no verdict at all. Pure.
+
+It knows one shape, the events that nearly everybody sends, and proves with a few passes in C that
+a batch is nothing else. When a proof fails it answers None, and the exact reader decides. What it
+accepts, the exact reader accepts with the same meaning; tests hold the two together.
+"""
+
+from collections import deque
+from datetime import datetime
+from itertools import accumulate
+from operator import itemgetter
+from typing import Annotated, Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec import UNSET, Meta, Raw, UnsetType
+
+from ingest.attributes import text_fault, uri_reference_fault
+from ingest.bounds import data_fault, free_size
+from ingest.exact import JSON_ERRORS
+from ingest.faults import Accepted
+from ingest.limits import IngestLimits
+
+_DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
+_SHAPES = frozenset(
+    b"0000-00-00T00:00:00" + fraction + b"Z"
+    for fraction in [b"", *(b"." + b"0" * digits for digits in range(1, 10))]
+)
+_NUMBER_TO_ZERO = bytes(48 if byte in b"0123456789eE+.-" else 32 for byte in range(256))
+_OBJECT = frozenset(b"{")
+_SPECVERSION = len('"specversion":"1.0",')
+_QUOTE = ord('"')
+_SMALL = 1000
+_REMEMBERED_SOURCES = 10_000
+
+
+class FastReader:
+    """Reads JSON events in bulk."""
+
+    def __init__(self, limits: IngestLimits) -> None:
+        self._limits = limits
+        self._free_size = free_size(limits)
+        event = _event_type(limits)
+        self._decode_batch = msgspec.json.Decoder(list[event]).decode  # type: ignore[valid-type]
+        self._decode_event = msgspec.json.Decoder(event).decode
+        self._encode = msgspec.json.Encoder().encode
+        self._sources: set[str] = set()
+
+    def read(self, body: bytes, *, batch: bool, lenient: bool) -> Accepted | None:
+        """The events of a body, None when it is not plainly right."""
+        plain = body.isascii() and b"\\" not in body and b"\x7f" not in body
+        try:
+            events = self._decode_batch(body) if batch else [self._decode_event(body)]
+            if not plain:
+                body.decode()
+        except JSON_ERRORS:
+            return None
+        count = len(events)
+        if count > self._limits.max_batch_events:
+            return None
+        versions = [event.specversion for event in events].count("1.0")
+        for event in events:
+            event.specversion = UNSET  # the same in all; it is not kept
+        if (
+            (versions != count and not lenient)
+            or not self._are_sources({event.source for event in events})
+            or not _are_times([event.time for event in events if event.time is not UNSET])
+            or not self._is_data([event.data for event in events])
+            or not (plain or _are_texts(events))
+        ):
+            return None
+        canonical: bytes = self._encode(events)
+        return Accepted(count, canonical) if _is_all(body, canonical, versions, batch, plain) else None
+
+    def _are_sources(self, sources: set[str]) -> bool:
+        new = sources - self._sources
+        for source in new:
+            if uri_reference_fault(source) is not None:
+                return False
+            if len(self._sources) >= _REMEMBERED_SOURCES:
+                self._sources.clear()
+            self._sources.add(source)
+        return True
+
+    def _is_data(self, values: list[Any]) -> bool:
+        """Whether all data are objects within the limits (or not there)."""
+        sizes = list(map(len, values))
+        if 0 in sizes or not sizes:
+            values = [value for value in values if len(value)]
+            sizes = [size for size in sizes if size]
+            if not values:
+                return True
+        joined = b"".join(values)
+        starts = accumulate(sizes[:-1], initial=0)
+        if not _OBJECT.issuperset(itemgetter(*starts, 0)(joined)):
+            return False
+        if max(sizes) < self._free_size:
+            return True
+        return self._within_limits(joined, [value for value in values if len(value) >= self._free_size])
+
+    def _within_limits(self, joined: bytes, values: list[Any]) -> bool:
+        """Whether `values`, of all that are `joined`, keep the limits."""
+        limits = self._limits
+        # A number beyond the limit covers at least `samples` of every `stride`th character.
+        stride = max(1, limits.max_number_digits // 16)
+        samples = max(1, limits.max_number_digits // stride)
+        if b"0" * samples in joined[::stride].translate(_NUMBER_TO_ZERO):
+            return all(data_fault(bytes(value), limits) is None for value in values)
+        for value in map(bytes, values):
+            opened = value.count(b"{") + value.count(b"[")
+            if (
+                opened > limits.max_depth or len(value) > 2 * limits.max_members
+            ) and data_fault(value, limits) is not None:
+                return False
+        return True
+
+
+def _event_type(limits: IngestLimits) -> type[msgspec.Struct]:
+    """The shape that the fast reader knows, in the order of the canonical object."""
+    text = Annotated[str, Meta(min_length=1, max_length=limits.max_attribute_length)]
+    subject: Any = (
+        ("subject", text) if limits.require_subject else ("subject", text | UnsetType, UNSET)
+    )
+    return msgspec.defstruct(
+        "PlainEvent",
+        [
+            ("id", text),
+            ("source", text),
+            ("type", text),
+            subject,
+            ("time", str | UnsetType, UNSET),
+            ("datacontenttype", Literal["application/json"] | UnsetType, UNSET),
+            ("data", Raw, Raw()),
+            ("specversion", Literal["1.0"] | UnsetType, UNSET),
+        ],
+        forbid_unknown_fields=True,
+        omit_defaults=True,
+        gc=False,
+    )
+
+
+def _are_times(times: list[str]) -> bool:
+    """Whether all are RFC 3339 in UTC, of the years 1900 to 2199."""
+    if not times:
+        return True
+    joined = "\n".join(times)
+    if not joined.isascii():
+        return False
+    shapes = joined.encode().translate(_DIGITS_TO_ZERO)
+    first = shapes[: len(times[0])]
+    if first not in _SHAPES:
+        return False
+    # Usually all are of one shape, and one comparison sees it.
+    if shapes != (first + b"\n") * (len(times) - 1) + first and not _SHAPES.issuperset(
+        shapes.split(b"\n")
+    ):
+        return False
+    if min(times) < "1900" or max(times) >= "2200" or "T24" in joined:
+        return False
+    try:
+        # Only whether there is such a date and time of day: all is parsed again where it is stored.
+        deque(map(datetime.fromisoformat, times), 0)
+    except ValueError:
+        return False
+    return True
+
+
+def _are_texts(events: list[Any]) -> bool:
+    """Whether no attribute holds a character that it must not."""
+    parts = [part for event in events for part in (event.id, event.type)]
+    parts += [event.subject for event in events if event.subject is not UNSET]
+    return text_fault("".join(parts)) is None
+
+
+def _is_all(body: bytes, canonical: bytes, versions: int, batch: bool, plain: bool) -> bool:
+    """Whether the events have no member that is not in the canonical form: a repeated one.
+
+    When nothing is escaped, a body as long as its canonical form has no room for more, not even
+    for white space. Else the quotes decide: a member more means two quotes more, and only an
+    escaped quote (\\u0022, which becomes \\") could make up for it.
+    """
+    if plain and len(canonical) + versions * _SPECVERSION == len(body) + (0 if batch else 2):
+        return True
+    return b"\\u0022" not in body and _quotes(canonical) + 4 * versions == _quotes(body)
+
+
+def _quotes(text: bytes) -> int:
+    if len(text) < _SMALL:
+        return text.count(b'"')
+    return int(np.count_nonzero(np.frombuffer(text, np.uint8) == _QUOTE))
