@@ -99,7 +99,7 @@ def _document(api: FastAPI, hot: HotRoute) -> None:
 
 
 def _operations_router(parts: AppParts, api: FastAPI) -> APIRouter:
-    router = APIRouter(tags=["operations"])
+    router = APIRouter(tags=["Operations"])
     cached: list[bytes] = []
 
     @router.get("/healthz", summary="Whether the process lives")

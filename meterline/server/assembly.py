@@ -12,6 +12,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from fastapi import APIRouter
+
+from aggregator.api import events as events_api
+from aggregator.api import meters as meters_api
+from aggregator.api import query as query_api
+from aggregator.api import subjects as subjects_api
+from aggregator.events import EventService
 from aggregator.metrics import SinkMetrics
 from aggregator.query import QueryLimits
 from aggregator.service import MeterService
@@ -19,6 +26,7 @@ from aggregator.sink import Sink
 from aggregator.sink import migrate as migrate_engine
 from aggregator.stores.chdb import ChdbEngine
 from aggregator.stores.meters import SqlMeterStore
+from aggregator.subjects import SubjectService
 from aggregator.worker import SinkOptions
 from meterline.db.engine import Database
 from meterline.db.keys import SqlKeyStore
@@ -37,8 +45,13 @@ from meterline.server.probes import (
 )
 from meterline.server.settings import QuerySettings, Settings
 from meterline.server.telemetry import Tracing, new_registry
+from meterline.web import keys as keys_api
 from meterline.web.asgi import ASGIApp
 from meterline.web.auth import Authenticator, AuthLimits
+from meterline.web.keys import KeyService
+from portal import api as portal_api
+from portal.store import SqlTokenStore
+from portal.tokens import PortalLimits, PortalService
 
 logger = logging.getLogger(__name__)
 
@@ -119,6 +132,7 @@ async def assembled(
         )
         parts = AppParts(
             authenticator=authenticator,
+            routers=_routers(settings, stores, sink, meters, authenticator, clock),
             readiness=_readiness(settings, stores, sink),
             registry=registry,
             serve_metrics=settings.telemetry.metrics,
@@ -188,6 +202,35 @@ async def _reconcile(meters: MeterService, settings: Settings, show: Callable[[s
         show(line)
     await meters.reconcile(DEFAULT_NAMESPACE, specs)
     logger.info("meters are now as declared", extra={"changed": [c.spec.slug for c in changes]})
+
+
+def _routers(
+    settings: Settings,
+    stores: Stores,
+    sink: Sink,
+    meters: MeterService,
+    authenticator: Authenticator,
+    clock: Clock,
+) -> list[APIRouter]:
+    """Every endpoint but the hot ones."""
+    portal = PortalService(
+        SqlTokenStore(stores.database),
+        clock,
+        settings.portal.secret.get_secret_value() if settings.portal.secret else None,
+        PortalLimits(
+            default_lifetime_seconds=settings.portal.default_lifetime_seconds,
+            max_lifetime_seconds=settings.portal.max_lifetime_seconds,
+        ),
+    )
+    return [
+        events_api.router(EventService(meters, sink.registry, stores.engine)),
+        meters_api.router(meters),
+        query_api.router(meters),
+        subjects_api.router(SubjectService(stores.database, clock, sink.purge)),
+        portal_api.tokens_router(portal, clock),
+        portal_api.query_router(portal, meters, query_api.render),
+        keys_api.router(KeyService(SqlKeyStore(stores.database), clock, authenticator)),
+    ]
 
 
 def _readiness(settings: Settings, stores: Stores, sink: Sink) -> Readiness:

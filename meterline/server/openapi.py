@@ -84,8 +84,9 @@ def _make_errors_true(operation: dict[str, Any]) -> None:
     statuses = ["400"]
     if operation.get("security"):
         statuses += ["401", "403"]
-        # A server without any key needs none.
-        operation["security"] = [*operation["security"], {}]
+        if any("ApiKey" in scheme for scheme in operation["security"]):
+            # A server without any key needs none.
+            operation["security"] = [*operation["security"], {}]
     for status in statuses:
         responses.setdefault(status, {**_PROBLEM, "description": _STATUS_TITLES[status]})
     responses.setdefault("default", _PROBLEM)
