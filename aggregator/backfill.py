@@ -151,8 +151,16 @@ class Backfill:
                 time = Decimal(micros).scaleb(-6)
                 points.append(
                     _line(
-                        series.id, subject, time, part, off, idx, 1,
-                        point.value, point.text, point.dims,
+                        series.id,
+                        subject,
+                        time,
+                        part,
+                        off,
+                        idx,
+                        1,
+                        point.value,
+                        point.text,
+                        point.dims,
                     )  # fmt: skip
                 )
         if points:

@@ -37,6 +37,7 @@ class SeriesRegistry:
         self._users: dict[SeriesKey, set[str]] = {}
         self._dropped: list[int] = []
         self._work = asyncio.Event()
+        self._idle = asyncio.Event()
         self._planned: Positions = dict
         self._applied: Positions = dict
 
@@ -116,17 +117,18 @@ class SeriesRegistry:
         async with self._database.transaction() as conn:
             series = await state.create_series(conn, key, draft.state, live_from, step)
         one = self._by_key[key] = StoredSeries(series, step, False)
-        self._work.set()
-        if series.state == "preparing" and positions_reached(series, self._applied()):
-            # Seldom more than a few; then the meter can be queried at once.
-            if await self._backfill.count_exact(series) <= _PREPARE_AT_ONCE:
-                self._by_key[key] = await self._prepare(one)
+        self.wake()
+        if series.state == "ready" or not positions_reached(series, self._applied()):
+            return
+        # Seldom more than a few; then the meter can be queried at once.
+        if await self._backfill.count_exact(series) <= _PREPARE_AT_ONCE:
+            self._by_key[key] = await self._prepare(one)
 
     async def _drop(self, key: SeriesKey) -> None:
         one = self._by_key.pop(key)
         self._users.pop(key, None)
         self._dropped.append(one.series.id)
-        self._work.set()
+        self.wake()
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Back-fill new series and delete dropped ones, until `stopping` is set."""
@@ -138,11 +140,18 @@ class SeriesRegistry:
                 log.exception("a back-fill failed and will be tried again")
                 again = False
             if not again:
+                if not self._work.is_set():
+                    self._idle.set()
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self._work.wait(), _RETRY_SECONDS)
 
+    async def settled(self) -> None:
+        """Wait until nothing is left to back-fill or to delete."""
+        await self._idle.wait()
+
     def wake(self) -> None:
         """Look for work, or for the stop, now."""
+        self._idle.clear()
         self._work.set()
 
     async def _one_step(self) -> bool:
@@ -156,7 +165,9 @@ class SeriesRegistry:
             if one.in_progress:
                 async with self.exclusive:
                     one = self._replace(await self._recovered(one))
-            moved = await (self._prepare(one) if one.series.state == "preparing" else self._fill(one))
+            moved = await (
+                self._prepare(one) if one.series.state == "preparing" else self._fill(one)
+            )
             self._replace(moved)
             return True
         return False

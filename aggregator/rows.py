@@ -71,8 +71,8 @@ def staging_tables(part: int) -> list[str]:
     return [
         f"CREATE OR REPLACE TABLE staging_records_{part} (off UInt64, ns String, at Int64,"
         f" e Array(Tuple({event}))) ENGINE = Memory",
-        f"CREATE OR REPLACE TABLE staging_{part} (part UInt16, {place}, ns LowCardinality(String), id String,"
-        " source LowCardinality(String), type LowCardinality(String), subject String,"
+        f"CREATE OR REPLACE TABLE staging_{part} (part UInt16, {place}, ns LowCardinality(String),"
+        " id String, source LowCardinality(String), type LowCardinality(String), subject String,"
         " time DateTime64(6, 'UTC'), time_given UInt8, datacontenttype LowCardinality(String),"
         " data String, data_base64 String, ext String, ingested_at DateTime64(3, 'UTC'),"
         " h UInt128, content UInt64, inexact UInt8) ENGINE = Memory",

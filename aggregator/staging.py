@@ -11,7 +11,7 @@ from aggregator.dedupe import KEY_DTYPE, Keys, SeenKeys, Verdict, judge, repeate
 from aggregator.exact import by_type, read_points
 from aggregator.rows import CONFLICT, DUPLICATE
 from aggregator.series import Series
-from aggregator.stores.engine import Engine, EngineError
+from aggregator.stores.engine import Engine, UnreadableError
 from meterline.eventlog.port import Record
 
 _RECORD_COLUMNS = ("off", "ns", "at", "e")
@@ -53,7 +53,7 @@ class Staging:
     async def load(self, records: Sequence[Record]) -> None:
         """Fill the staging table with the events of `records`, and nothing else.
 
-        Raises `EngineError` when the engine cannot read them.
+        Raises `UnreadableError` when the engine cannot read them.
         """
         for table in rows.staging_names(self._part):
             await self._engine.execute(f"TRUNCATE TABLE {table}")
@@ -64,9 +64,7 @@ class Staging:
             b"\n".join(map(_record_row, records)),
             rows.LOAD_SETTINGS,
         )
-        await self._engine.execute(
-            rows.stage_events(self._part), {"inexact": rows.INEXACT_PATTERN}
-        )
+        await self._engine.execute(rows.stage_events(self._part), {"inexact": rows.INEXACT_PATTERN})
 
     async def poison(self, records: Sequence[Record]) -> dict[int, str]:
         """Which of the records the engine cannot read, by offset, and why. Tries each alone."""
@@ -74,7 +72,7 @@ class Staging:
         for record in records:
             try:
                 await self.load([record])
-            except EngineError as error:
+            except UnreadableError as error:
                 reasons[record.offset] = str(error)
         return reasons
 

@@ -22,7 +22,7 @@ from aggregator.registry import SeriesRegistry
 from aggregator.series import Series
 from aggregator.staging import Staged, Staging
 from aggregator.stores import state
-from aggregator.stores.engine import Engine, EngineError
+from aggregator.stores.engine import Engine, UnreadableError
 from aggregator.stores.state import Plan
 from meterline.db.engine import Database
 from meterline.eventlog.port import EventLog, Record
@@ -162,9 +162,7 @@ class PartitionSink:
             plan = self._plan
             read = await self._log.read(self.part, plan.first - 1, 1 << 30)
             return plan, [record for record in read if record.offset <= plan.last]
-        records = await self._log.read(
-            self.part, self.position, self._options.max_plan_events
-        )
+        records = await self._log.read(self.part, self.position, self._options.max_plan_events)
         if not records:
             return None, ()
         self._oldest = records[0].ingested_at
@@ -211,7 +209,7 @@ class PartitionSink:
         kept = [record for record in records if record.offset not in plan.skipped]
         try:
             await self._staging.load(kept)
-        except EngineError:
+        except UnreadableError:
             plan, kept = await self._set_aside(plan, kept)
             await self._staging.load(kept)
         await self._on_step("staged")
@@ -219,18 +217,14 @@ class PartitionSink:
         await self._on_step("judged")
         return plan, staged
 
-    async def _set_aside(
-        self, plan: Plan, records: Sequence[Record]
-    ) -> tuple[Plan, list[Record]]:
+    async def _set_aside(self, plan: Plan, records: Sequence[Record]) -> tuple[Plan, list[Record]]:
         """Move records that the engine cannot read to the dead-letter list."""
         reasons = await self._staging.poison(records)
         plan = replace(plan, skipped=(*plan.skipped, *reasons))
         async with self._database.transaction() as conn:
             for record in records:
                 if record.offset in reasons:
-                    await state.add_dead_letter(
-                        conn, record, reasons[record.offset], self._clock()
-                    )
+                    await state.add_dead_letter(conn, record, reasons[record.offset], self._clock())
             await state.save_plan(conn, plan)
         self._plan = plan
         self._metrics.dead_letters.inc(len(reasons))
@@ -251,12 +245,13 @@ class PartitionSink:
             await self._on_step(name)
             return written
 
-        async with asyncio.TaskGroup() as group:
-            group.create_task(insert("events", rows.insert_events(part, judged), dict(stored_at)))
-            group.create_task(insert("keys", rows.insert_keys(part, judged), {}))
-            group.create_task(insert("points", points.sql, points.params))
-            fault_task = group.create_task(insert("faults", faults.sql, faults.params))
-        return fault_task.result()
+        written = await _all_done(
+            insert("events", rows.insert_events(part, judged), dict(stored_at)),
+            insert("keys", rows.insert_keys(part, judged), {}),
+            insert("points", points.sql, points.params),
+            insert("faults", faults.sql, faults.params),
+        )
+        return written[3]
 
     async def _advance(self, plan: Plan, records: Sequence[Record]) -> None:
         self._plan = None
@@ -293,6 +288,18 @@ class PartitionSink:
             behind and idle > self._options.stalled_after_seconds,
             self._last_error,
         )
+
+
+async def _all_done(*jobs: Awaitable[int]) -> list[int]:
+    """Run jobs side by side to the end of each, and only then raise what went wrong.
+
+    A cancelled job would leave its statement running behind the back of the next try.
+    """
+    results = await asyncio.gather(*jobs, return_exceptions=True)
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in results if isinstance(result, int)]
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -17,7 +17,7 @@ import clickhouse_connect
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import ClickHouseError, DatabaseError
 
-from aggregator.stores.engine import EngineError, Params, Settings
+from aggregator.stores.engine import EngineError, Params, Settings, UnreadableError
 from meterline.kernel.errors import UnavailableError, ValidationError
 
 T = TypeVar("T")
@@ -100,9 +100,7 @@ class ChdbEngine:
         settings: Settings | None = None,
     ) -> None:
         def run(client: Client) -> None:
-            client.raw_insert(
-                table, list(columns), body, settings=dict(settings or {}), fmt=fmt
-            )
+            client.raw_insert(table, list(columns), body, settings=dict(settings or {}), fmt=fmt)
 
         await self._run(run)
 
@@ -137,7 +135,8 @@ def _translated(error: ClickHouseError) -> Exception:
         )
     if code == _MEMORY_LIMIT_EXCEEDED:
         return UnavailableError("the query needs more memory than query.memory_bytes allows")
-    return EngineError(code, str(error))
+    kind = UnreadableError if code in UnreadableError.CODES else EngineError
+    return kind(code, str(error))
 
 
 def _utc(value: Any) -> Any:

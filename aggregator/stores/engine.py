@@ -53,3 +53,10 @@ class EngineError(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(f"engine error {code}: {message[:300]}")
         self.code = code
+
+
+class UnreadableError(EngineError):
+    """The bytes given are not of the format said: trying again cannot help."""
+
+    CODES = frozenset({6, 26, 27, 33, 38, 41, 53, 72, 117, 130, 131, 349})
+    """ClickHouse's errors of parsing input; all others may pass by themselves."""

@@ -88,7 +88,9 @@ async def load_position(conn: AsyncConnection, part: int) -> int:
 
 async def load_plan(conn: AsyncConnection, part: int) -> Plan | None:
     """The plan that was begun and not committed, if there is one."""
-    found = (await conn.execute(sa.select(sink_plans).where(sink_plans.c.part == part))).one_or_none()
+    found = (
+        await conn.execute(sa.select(sink_plans).where(sink_plans.c.part == part))
+    ).one_or_none()
     if found is None:
         return None
     return Plan(
@@ -155,9 +157,7 @@ async def load_series(conn: AsyncConnection) -> list[StoredSeries]:
 
 
 def _stored_series(row: sa.Row[tuple[object, ...]]) -> StoredSeries:
-    key = SeriesKey(
-        row.namespace, row.event_type, row.kind, row.value_path, tuple(row.group_paths)
-    )
+    key = SeriesKey(row.namespace, row.event_type, row.kind, row.value_path, tuple(row.group_paths))
     series = Series(row.id, key, row.state, _offsets(row.live_from), _offsets(row.done_through))
     return StoredSeries(series, row.step, row.in_progress)
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from meterline.kernel.meters import Aggregation
+from meterline.kernel.quantity import OUT_OF_RANGE
 from tests.support.usage import canonical, meter, running_sink, send
 
+WIDEST = "12345678901234567890.123456789012345678"
 TOKENS = meter("tokens", model="$.model")
 
 
@@ -47,7 +49,7 @@ async def test_other_content_is_a_conflict_kept_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "value"),
     [
-        ('{"tokens": 12345678901234567890.123456789012345678}', "12345678901234567890.123456789012345678"),
+        (f'{{"tokens": {WIDEST}}}', WIDEST),
         ('{"tokens": 9007199254740993}', "9007199254740993"),
         ('{"tokens": 0.000000000000000001}', "0.000000000000000001"),
         ('{"tokens": "1e3"}', "1000"),
@@ -72,9 +74,9 @@ async def test_values_are_exact(tmp_path: Path, data: str, value: str) -> None:
         ("{}", 'invalid event: missing value property: "$.tokens"'),
         ('{"tokens": null}', "value cannot be null"),
         ('{"tokens": "NaN"}', "value cannot be NaN/infinity"),
-        ('{"tokens": 1e400}', "value is out of range: at most 20 integer and 18 fractional digits"),
-        ('{"tokens": 123456789012345678901}', "value is out of range: at most 20 integer and 18 fractional digits"),
-        ('{"tokens": 0.0000000000000000001}', "value is out of range: at most 20 integer and 18 fractional digits"),
+        ('{"tokens": 1e400}', OUT_OF_RANGE),
+        ('{"tokens": 123456789012345678901}', OUT_OF_RANGE),
+        ('{"tokens": 0.0000000000000000001}', OUT_OF_RANGE),
         ('{"tokens": "x"}', "value cannot be parsed as a decimal"),
         ('{"tokens": true}', "value cannot be parsed as a decimal"),
         ('{"tokens": {}}', "value cannot be parsed as a decimal"),
@@ -121,7 +123,10 @@ async def test_a_released_series_is_deleted(tmp_path: Path) -> None:
 async def test_a_purged_subject_is_gone_for_good(tmp_path: Path) -> None:
     async with running_sink(tmp_path, [TOKENS]) as rig:
         alice = [canonical(f"a{n}", '{"tokens": 1}', subject="alice") for n in range(3)]
-        await send(rig.log, [*alice, canonical("bad", "{}"), canonical("b", '{"tokens": 7}', subject="bob")])
+        await send(
+            rig.log,
+            [*alice, canonical("bad", "{}"), canonical("b", '{"tokens": 7}', subject="bob")],
+        )
         await rig.sink.purge("default", "alice")
         assert await rig.engine.query("SELECT subject FROM events") == [("bob",)]
         assert await rig.engine.query("SELECT count() FROM faults") == [(0,)]

@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
+from sqlalchemy import select
 
 from aggregator.metrics import SinkMetrics
 from aggregator.sink import Sink
 from aggregator.stores.chdb import ChdbEngine
+from aggregator.stores.state import dead_letters
 from aggregator.worker import SinkOptions, Step, no_step
 from meterline.db.engine import Database
 from meterline.eventlog.memory import MemoryLog
@@ -104,13 +106,20 @@ class Rig:
     async def filled(self) -> None:
         """Wait until every series is back-filled."""
         async with asyncio.timeout(30):
-            while any(series.state != "ready" for series in self.sink.registry.live()):
-                await asyncio.sleep(0)
+            await self.sink.registry.settled()
+        assert all(series.state == "ready" for series in self.sink.registry.live())
+
+    async def dead_letters(self) -> list[int]:
+        """The offsets in the dead-letter list."""
+        async with self.database.read() as conn:
+            rows = await conn.execute(select(dead_letters.c.off).order_by(dead_letters.c.off))
+            return list(rows.scalars())
 
     async def totals(self) -> dict[int, tuple[str, int]]:
         """Sum and count of each series, which points and totals must agree on."""
         of_points = await self.engine.query(
-            "SELECT series, toString(sum(toDecimal256(value, 18))), count() FROM points GROUP BY series"
+            "SELECT series, toString(sum(toDecimal256(value, 18))), count() FROM points"
+            " GROUP BY series"
         )
         of_totals = await self.engine.query(
             "SELECT series, toString(sum(sum)), sum(count) FROM totals GROUP BY series"
