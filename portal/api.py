@@ -105,7 +105,7 @@ def tokens_router(service: PortalService, clock: Clock) -> APIRouter:
         now = clock()
         return [_view(token, now) for token in await service.list(principal.namespace, limit)]
 
-    @api.post("/invalidate", status_code=204)
+    @api.post("/invalidate", status_code=204, response_class=Response)
     async def invalidate_portal_tokens(
         principal: Issuer, body: TokenInvalidate | None = None
     ) -> None:

@@ -81,7 +81,7 @@ def router(service: SubjectService) -> APIRouter:
         """Get a subject by its key or id. Slashes in a key may be sent as they are or as %2F."""
         return _view(await service.get(principal.namespace, id_or_key))
 
-    @api.delete("/{id_or_key:path}", status_code=204)
+    @api.delete("/{id_or_key:path}", status_code=204, response_class=Response)
     async def delete_subject(
         principal: Admin,
         id_or_key: str,

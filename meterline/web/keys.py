@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Protocol
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
@@ -120,7 +120,7 @@ def router(service: KeyService) -> APIRouter:
         key, text = await service.create(principal.namespace, body.scopes, body.name)
         return KeyCreated(**_shown(key), key=text)
 
-    @api.delete("/{key_id}", status_code=204, response_class=ExactJSONResponse)
+    @api.delete("/{key_id}", status_code=204, response_class=Response)
     async def revoke_key(principal: Admin, key_id: str) -> None:
         """Revoke a key. It stops working within a second."""
         await service.revoke(key_id, principal.namespace)

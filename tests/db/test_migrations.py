@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -45,20 +44,6 @@ async def test_the_tables_are_what_the_code_expects(tmp_path: Path) -> None:
 
     async with migrated(tmp_path) as database, database.transaction() as conn:
         assert await conn.run_sync(differences) == []
-
-
-async def test_down_and_up_again(tmp_path: Path) -> None:
-    def down(connection: Connection) -> None:
-        config = migrations.configuration()
-        config.attributes["connection"] = connection
-        command.downgrade(config, "base")
-
-    async with migrated(tmp_path) as database:
-        async with database.transaction() as conn:
-            await conn.run_sync(down)
-            left = (await conn.execute(text("SELECT name FROM sqlite_master"))).scalars().all()
-            assert [name for name in left if "alembic" not in name] == []
-        assert (await database.migrate())[0] == "0001"
 
 
 async def test_a_failed_migration_leaves_the_schema_as_it_was(

@@ -2,7 +2,7 @@
 
 To add one: `versions/NNNN_name.py` with `revision = "NNNN"` and `down_revision` set to the number
 before it. Write the tables out with `sa.Column`s; a migration never imports today's tables,
-because it must keep making yesterday's.
+because it must keep making yesterday's. There is no way down: restore a backup instead.
 """
 
 from pathlib import Path

@@ -48,8 +48,3 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
         sa.UniqueConstraint("namespace", "key", name="uq_subjects_namespace_key"),
     )
-
-
-def downgrade() -> None:
-    for table in ("subjects", "portal_tokens", "secrets", "api_keys"):
-        op.drop_table(table)
