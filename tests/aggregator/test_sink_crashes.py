@@ -15,7 +15,7 @@ import pytest
 
 from aggregator.stores.chdb import ChdbEngine
 from aggregator.stores.engine import EngineError
-from aggregator.worker import STEPS
+from aggregator.worker import STEPS, SinkOptions
 from meterline.eventlog.sqlite import SqliteLog
 from tests.support.sink_child import METERS
 from tests.support.usage import INGESTED, canonical, meter, running_sink, send
@@ -115,7 +115,8 @@ async def test_failed_writes_are_tried_again(
 ) -> None:
     print(f"seed {SEED}")
     monkeypatch.setattr("tests.support.usage.ChdbEngine", Flaky)
-    async with running_sink(tmp_path, METERS) as rig:
+    options = SinkOptions(max_plan_events=20, linger_seconds=0.0, retry_seconds=0.01)
+    async with running_sink(tmp_path, METERS, options=options) as rig:
         for batch in range(10):
             ids = range(batch * 20, batch * 20 + 20)
             await send(rig.log, [canonical(str(n), f'{{"tokens": {n}}}') for n in ids])
