@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.server import MeterlineServer, run_cli
 
+_CONFIG = Path(__file__).parents[2] / "schemathesis.toml"
 _SEEDS = (1, 20261120)
 _EXAMPLES = int(os.environ.get("METERLINE_SCHEMATHESIS_EXAMPLES", "15"))
 
@@ -21,6 +22,7 @@ def test_schemathesis_finds_no_failure(tmp_path: Path, seed: int) -> None:
     assert made.returncode == 0, made.stderr
     with MeterlineServer(data) as server:
         command = [sys.executable, "-c", "from schemathesis.cli import schemathesis as s; s()"]
+        command += ["--config-file", str(_CONFIG)]
         command += ["run", f"{server.url}/openapi.json", "--seed", str(seed)]
         command += ["--header", f"Authorization: Bearer {made.stdout.strip()}"]
         command += ["--max-examples", str(_EXAMPLES), "--request-timeout", "20"]

@@ -72,8 +72,12 @@ class MeterlineServer:
         if not self._listening.wait(_START_SECONDS) or not self._is_running():
             self.kill()
             raise AssertionError("the server did not start:\n" + self.tail())
-        with self.client() as client:
-            eventually(lambda: self._is_ready(client), "ready", _START_SECONDS)
+        try:
+            with self.client() as client:
+                eventually(lambda: self._is_ready(client), "ready", _START_SECONDS)
+        except AssertionError:
+            self.kill()
+            raise
         return self
 
     def start_and_kill_after_lines(self, lines: int) -> None:
