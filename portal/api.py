@@ -1,18 +1,22 @@
 """`/api/v1/portal`: tokens for the seller's back end, queries for the end user's browser."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Iterable
 from datetime import datetime
-from typing import Annotated, Protocol, TypeVar
+from typing import Annotated, Protocol
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.security import HTTPBearer
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
-from starlette.datastructures import QueryParams
 from starlette.responses import Response
 
+from aggregator.api.parameters import query_parameters
+from aggregator.api.query import ANSWERS, render
+from aggregator.service import QueryResult
 from meterline.kernel.clock import Clock
 from meterline.kernel.errors import ForbiddenError
+from meterline.kernel.meters import Meter
 from meterline.web.auth import Principal, requires
 from meterline.web.json import ExactJSONResponse
 from portal.store import PortalToken
@@ -65,15 +69,21 @@ class TokenInvalidate(_Wire):
     subject: str | None = None
 
 
-Result = TypeVar("Result", covariant=True)
-
-
-class MeterQueries(Protocol[Result]):
+class Meters(Protocol):
     """What the portal needs of the meters."""
 
+    async def get(self, namespace: str, id_or_slug: str) -> Meter:
+        """The meter with that slug, or `NotFoundError`."""
+        ...
+
     async def query_from_params(
-        self, namespace: str, slug: str, params: QueryParams, *, subject: str
-    ) -> Result:
+        self,
+        namespace: str,
+        id_or_slug: str,
+        params: Iterable[tuple[str, str]],
+        *,
+        subject: str | None = None,
+    ) -> QueryResult:
         """A meter query with the parameters of `GET /api/v1/meters/{slug}/query`, for `subject`
         alone, whatever the parameters say of subjects."""
         ...
@@ -82,7 +92,7 @@ class MeterQueries(Protocol[Result]):
 Issuer = Annotated[Principal, Depends(requires("portal:issue"))]
 
 
-def tokens_router(service: PortalService, clock: Clock) -> APIRouter:
+def tokens_router(service: PortalService, meters: Meters, clock: Clock) -> APIRouter:
     """`/api/v1/portal/tokens`, for the seller's back end."""
     api = APIRouter(
         prefix="/api/v1/portal/tokens", tags=["Portal"], default_response_class=ExactJSONResponse
@@ -92,6 +102,8 @@ def tokens_router(service: PortalService, clock: Clock) -> APIRouter:
     @api.post("", response_model_exclude_none=True)
     async def create_portal_token(principal: Issuer, body: TokenCreate) -> TokenCreated:
         """Issue a token. The answer is the only place where its text is ever shown."""
+        for slug in (body.allowed_meter_slugs or ())[: service.limits.max_meter_slugs]:
+            await meters.get(principal.namespace, slug)
         token, text = await service.create(
             principal.namespace, body.subject, body.expires_at, body.allowed_meter_slugs
         )
@@ -124,11 +136,7 @@ _portal_token = HTTPBearer(
 )
 
 
-def query_router(
-    service: PortalService,
-    meters: MeterQueries[Result],
-    render: Callable[[Result, Request], Response],
-) -> APIRouter:
+def query_router(service: PortalService, meters: Meters) -> APIRouter:
     """`/api/v1/portal/meters/{slug}/query`, for the end user's browser."""
     api = APIRouter(
         prefix="/api/v1/portal/meters",
@@ -137,7 +145,9 @@ def query_router(
         dependencies=[Depends(_portal_token)],
     )
 
-    @api.get("/{slug}/query")
+    parameters = [one for one in query_parameters(1) if one["name"] != "subject"]
+
+    @api.get("/{slug}/query", responses=ANSWERS, openapi_extra={"parameters": parameters})
     async def query_portal_meter(slug: str, request: Request) -> Response:
         """Query a meter for the token's subject: as `/api/v1/meters/{slug}/query` does, but a
         `subject` parameter changes nothing."""
@@ -150,9 +160,10 @@ def query_router(
             if name.removesuffix("[]") != "subject"
         ]
         result = await meters.query_from_params(
-            token.namespace, slug, QueryParams(others), subject=token.subject
+            token.namespace, slug, others, subject=token.subject
         )
-        return render(result, request)
+        # Many rows take a while, and other requests should not wait for them.
+        return await asyncio.to_thread(render, result, request)
 
     return api
 
