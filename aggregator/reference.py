@@ -53,10 +53,10 @@ def points(meter: Meter, events: Iterable[PlainEvent]) -> list[Point]:
     return found
 
 
-def answer(meter: Meter, query: MeterQuery, events: Iterable[PlainEvent]) -> list[QueryRow]:
-    """The rows of a query over these events."""
+def answer(meter: Meter, query: MeterQuery, found: Iterable[Point]) -> list[QueryRow]:
+    """The rows of a query over a meter's points."""
     groups: dict[tuple[datetime | None, str, tuple[str, ...]], list[Point]] = {}
-    for point in points(meter, events):
+    for point in found:
         if not _wanted(query, point):
             continue
         dims = dict(point.dims)

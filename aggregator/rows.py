@@ -158,10 +158,14 @@ class Reads:
 
 def steps_sql(path: str, bind: Binder) -> str:
     """A JSON path as further arguments of a JSON function; the engine's indexes are 1-based."""
-    return "".join(
-        f", {step + 1}" if isinstance(step, int) else f", {bind(step)}"
-        for step in parse_path(path).steps
-    )
+    args = ""
+    for step in parse_path(path).steps:
+        if isinstance(step, int):
+            # Of an object the engine would take the n-th member; there is no index 0.
+            args += f", if(JSONType(data{args}) = 'Array', {step + 1}, 0)"
+        else:
+            args += f", {bind(step)}"
+    return args
 
 
 def insert_events(part: int, verdicts: bool) -> str:

@@ -10,6 +10,7 @@ The windows of one size in one zone are half-open, touch each other and cover al
 from collections.abc import Iterator
 from datetime import UTC, date, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from meterline.kernel.errors import ValidationError
@@ -104,16 +105,28 @@ def offset_changes(
     begin: datetime, end: datetime, tz: ZoneInfo
 ) -> Iterator[tuple[datetime, timedelta]]:
     """Each change of the zone's offset in (begin, end]: the instant and the new offset."""
+    for year in range(begin.astimezone(UTC).year, end.astimezone(UTC).year + 1):
+        for instant, offset in _changes_of_year(tz, year):
+            if begin < instant <= end:
+                yield instant, offset
+
+
+@lru_cache(maxsize=10_000)
+def _changes_of_year(tz: ZoneInfo, year: int) -> tuple[tuple[datetime, timedelta], ...]:
+    """The changes of a year in UTC, found by looking at each day. They never change again."""
     if tz.key == "UTC":
-        return
-    at = begin.astimezone(UTC)
+        return ()
+    found = []
+    at = datetime(year, 1, 1, tzinfo=UTC) - _SECOND
+    last = datetime(year + 1, 1, 1, tzinfo=UTC) - _SECOND
     offset = _offset(at, tz)
-    while at < end:
-        later = min(at + _DAY, end)
+    while at < last:
+        later = min(at + _DAY, last)
         if (changed := _offset(later, tz)) != offset:
-            yield _change_between(at, later, tz), changed
+            found.append((_change_between(at, later, tz), changed))
             offset = changed
         at = later
+    return tuple(found)
 
 
 def _offset(t: datetime, tz: ZoneInfo) -> timedelta:
