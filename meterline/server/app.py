@@ -63,9 +63,10 @@ def create_app(parts: AppParts) -> ASGIApp:
     for router in parts.routers:
         api.include_router(router)
     api.include_router(_operations_router(parts, api))
-    dispatcher = Dispatcher(parts.hot_routes, BodyLimit(api, _MAX_BODY_BYTES))
-    inner = PortalCors(ErrorBoundary(dispatcher), parts.portal_origins)
-    return RequestObserver(inner, parts.registry, parts.tracer)
+    # The hot endpoints answer their own errors, and read their bodies within their own limits.
+    others = ErrorBoundary(BodyLimit(api, _MAX_BODY_BYTES))
+    dispatcher = Dispatcher(parts.hot_routes, PortalCors(others, parts.portal_origins))
+    return RequestObserver(dispatcher, parts.registry, parts.tracer)
 
 
 class Dispatcher:

@@ -28,13 +28,18 @@ from aggregator.stores.chdb import ChdbEngine
 from aggregator.stores.meters import SqlMeterStore
 from aggregator.subjects import SubjectService
 from aggregator.worker import SinkOptions
+from ingest.api import IngestEndpoint
+from ingest.limits import IngestLimits
+from ingest.metrics import IngestMetrics
+from ingest.service import IngestService
 from meterline.db.engine import Database
 from meterline.db.keys import SqlKeyStore
 from meterline.eventlog.sqlite import SqliteLog, SqliteLogOptions
 from meterline.kernel.access import DEFAULT_NAMESPACE
 from meterline.kernel.clock import Clock, system_clock
-from meterline.server.app import AppParts, create_app
+from meterline.server.app import AppParts, HotRoute, create_app
 from meterline.server.declared import declared_specs, describe_changes, plan_changes
+from meterline.server.events_operation import events_operation
 from meterline.server.health import Readiness
 from meterline.server.probes import (
     SinkGauges,
@@ -130,8 +135,14 @@ async def assembled(
             SqlKeyStore(stores.database),
             AuthLimits(remember_seconds=settings.auth.remember_seconds),
         )
+        ingest_metrics = IngestMetrics()
+        registry.register(ingest_metrics)
+        limits = IngestLimits(**settings.ingest.model_dump())
+        ingest = IngestService(stores.log, clock, limits, ingest_metrics)
+        stack.callback(ingest.close)
         parts = AppParts(
             authenticator=authenticator,
+            hot_routes=[_events_route(ingest, authenticator)],
             routers=_routers(settings, stores, sink, meters, authenticator, clock),
             readiness=_readiness(settings, stores, sink),
             registry=registry,
@@ -204,6 +215,11 @@ async def _reconcile(meters: MeterService, settings: Settings, show: Callable[[s
     logger.info("meters are now as declared", extra={"changed": [c.spec.slug for c in changes]})
 
 
+def _events_route(ingest: IngestService, authenticator: Authenticator) -> HotRoute:
+    endpoint = IngestEndpoint(ingest, authenticator)
+    return HotRoute("POST", "/api/v1/events", endpoint, events_operation(ingest.limits))
+
+
 def _routers(
     settings: Settings,
     stores: Stores,
@@ -227,8 +243,8 @@ def _routers(
         meters_api.router(meters),
         query_api.router(meters),
         subjects_api.router(SubjectService(stores.database, clock, sink.purge)),
-        portal_api.tokens_router(portal, clock),
-        portal_api.query_router(portal, meters, query_api.render),
+        portal_api.tokens_router(portal, meters, clock),
+        portal_api.query_router(portal, meters),
         keys_api.router(KeyService(SqlKeyStore(stores.database), clock, authenticator)),
     ]
 
