@@ -41,7 +41,7 @@ class Api:
         """The answer, if it is a good one."""
         try:
             response = self._client.request(
-                method, path, params=list(params), json=body, headers={"accept": accept}
+                method, path, params=list(params) or None, json=body, headers={"accept": accept}
             )
         except httpx.HTTPError as error:
             raise UnavailableError(
