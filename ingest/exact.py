@@ -55,10 +55,13 @@ class ExactReader:
         `lenient` bodies may leave out `specversion`. Raises `InvalidEventsError`.
         """
         faults: list[Fault] = []
-        events = [
-            self._event(raw, index, lenient, faults)
-            for index, raw in enumerate(self._split(body, batch))
-        ]
+        try:
+            events = [
+                self._event(raw, index, lenient, faults)
+                for index, raw in enumerate(self._split(body, batch))
+            ]
+        except RecursionError:
+            raise self.body_error("the JSON is nested too deeply") from None
         if faults:
             raise self.error(faults)
         return Accepted(len(events), b"[" + b",".join(events) + b"]")
@@ -148,13 +151,13 @@ class ExactReader:
             for name, raw in members.items()
             if raw != b"null" or name in ("data", "data_base64")
         }
-        for name, reason in self._missing(present, lenient):
-            faults.append(Fault(index, name, reason))
+        for name, missing in self._missing(present, lenient):
+            faults.append(Fault(index, name, missing))
         for name in _TEXT:
             if name in present:
-                text, reason = self._text(name, present[name])
-                if reason is not None:
-                    faults.append(Fault(index, name, reason))
+                text, fault = self._text(name, present[name])
+                if fault is not None:
+                    faults.append(Fault(index, name, fault))
                 parts.append(b'"%b":%b' % (name.encode(), _encode(text)))
         extensions = [b'"%b":%b' % item for item in self._extensions(present, index, faults)]
         parts += self._data(present, index, faults)
@@ -167,9 +170,7 @@ class ExactReader:
         if version is None:
             if not lenient:
                 yield "specversion", "is missing"
-        elif version != b'"1.0"' and (
-            version[:1] != b'"' or _decode_text(version) != "1.0"
-        ):
+        elif version != b'"1.0"' and (version[:1] != b'"' or _decode_text(version) != "1.0"):
             yield "specversion", 'must be "1.0"'
         for name in ("id", "source", "type"):
             if name not in present:
@@ -265,7 +266,7 @@ class ExactReader:
             except InvalidEventsError as error:
                 faults.append(Fault(0, "data", error.faults[0].reason))
             except JSON_ERRORS as error:
-                faults.append(Fault(0, "data", f"is not the JSON that {content_type} says: {error}"))
+                faults.append(Fault(0, "data", f"is not valid JSON: {error}"))
             return
         if content_type is not None and content_type.lower().startswith("text/"):
             try:

@@ -5,6 +5,7 @@ a batch is nothing else. When a proof fails it answers None, and the exact reade
 accepts, the exact reader accepts with the same meaning; tests hold the two together.
 """
 
+import re
 from collections import deque
 from datetime import datetime
 from itertools import accumulate
@@ -23,9 +24,11 @@ from ingest.limits import IngestLimits
 
 _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _SHAPES = frozenset(
-    b"0000-00-00T00:00:00" + fraction + b"Z"
+    b"0000-00-00T00:00:00" + fraction + offset
     for fraction in [b"", *(b"." + b"0" * digits for digits in range(1, 10))]
+    for offset in (b"Z", b"+00:00", b"-00:00")
 )
+_OFFSET = re.compile(r"[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]")
 _NUMBER_TO_ZERO = bytes(48 if byte in b"0123456789eE+.-" else 32 for byte in range(256))
 _OBJECT = frozenset(b"{")
 _SPECVERSION = len('"specversion":"1.0",')
@@ -40,8 +43,8 @@ class FastReader:
     def __init__(self, limits: IngestLimits) -> None:
         self._limits = limits
         self._free_size = free_size(limits)
-        event = _event_type(limits)
-        self._decode_batch = msgspec.json.Decoder(list[event]).decode  # type: ignore[valid-type]
+        event: Any = _event_type(limits)
+        self._decode_batch = msgspec.json.Decoder(list[event]).decode
         self._decode_event = msgspec.json.Decoder(event).decode
         self._encode = msgspec.json.Encoder().encode
         self._sources: set[str] = set()
@@ -50,7 +53,7 @@ class FastReader:
         """The events of a body, None when it is not plainly right."""
         plain = body.isascii() and b"\\" not in body and b"\x7f" not in body
         try:
-            events = self._decode_batch(body) if batch else [self._decode_event(body)]
+            events: list[Any] = self._decode_batch(body) if batch else [self._decode_event(body)]
             if not plain:
                 body.decode()
         except JSON_ERRORS:
@@ -70,7 +73,9 @@ class FastReader:
         ):
             return None
         canonical: bytes = self._encode(events)
-        return Accepted(count, canonical) if _is_all(body, canonical, versions, batch, plain) else None
+        if not _is_all(body, canonical, versions, batch, plain):
+            return None
+        return Accepted(count, canonical)
 
     def _are_sources(self, sources: set[str]) -> bool:
         new = sources - self._sources
@@ -96,7 +101,8 @@ class FastReader:
             return False
         if max(sizes) < self._free_size:
             return True
-        return self._within_limits(joined, [value for value in values if len(value) >= self._free_size])
+        longer = [value for value in values if len(value) >= self._free_size]
+        return self._within_limits(joined, longer)
 
     def _within_limits(self, joined: bytes, values: list[Any]) -> bool:
         """Whether `values`, of all that are `joined`, keep the limits."""
@@ -108,9 +114,8 @@ class FastReader:
             return all(data_fault(bytes(value), limits) is None for value in values)
         for value in map(bytes, values):
             opened = value.count(b"{") + value.count(b"[")
-            if (
-                opened > limits.max_depth or len(value) > 2 * limits.max_members
-            ) and data_fault(value, limits) is not None:
+            suspect = opened > limits.max_depth or len(value) > 2 * limits.max_members
+            if suspect and data_fault(value, limits) is not None:
                 return False
         return True
 
@@ -140,7 +145,7 @@ def _event_type(limits: IngestLimits) -> type[msgspec.Struct]:
 
 
 def _are_times(times: list[str]) -> bool:
-    """Whether all are RFC 3339 in UTC, of the years 1900 to 2199."""
+    """Whether all are RFC 3339 of the years 1900 to 2199, with at most nine digits of a second."""
     if not times:
         return True
     joined = "\n".join(times)
@@ -155,8 +160,13 @@ def _are_times(times: list[str]) -> bool:
         shapes.split(b"\n")
     ):
         return False
-    if min(times) < "1900" or max(times) >= "2200" or "T24" in joined:
+    # A day off either end, where an offset could matter.
+    if min(times) < "1900-01-02" or max(times) >= "2199-12-31" or "T24" in joined:
         return False
+    if joined.count("Z") != len(times):
+        offsets = {time[-6:] for time in times if time[-1] != "Z"}
+        if not all(map(_OFFSET.fullmatch, offsets)):
+            return False
     try:
         # Only whether there is such a date and time of day: all is parsed again where it is stored.
         deque(map(datetime.fromisoformat, times), 0)

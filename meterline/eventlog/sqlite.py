@@ -223,9 +223,7 @@ class SqliteLog:
                         " (SELECT last FROM groups WHERE last <= ? ORDER BY last LIMIT ?)",
                         (through, _TRIM_ROWS),
                     ).rowcount
-                    self._keeper.execute(
-                        "UPDATE state SET trimmed = max(trimmed, ?)", (through,)
-                    )
+                    self._keeper.execute("UPDATE state SET trimmed = max(trimmed, ?)", (through,))
                 self._trimmed = max(self._trimmed, through)
                 self._wal_pages += deleted + 2
                 if deleted < _TRIM_ROWS:
