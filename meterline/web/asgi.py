@@ -1,5 +1,6 @@
 """Small helpers for raw ASGI handlers, where a framework would cost more than the work."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from typing import Any
@@ -18,6 +19,13 @@ logger = logging.getLogger(__name__)
 
 class ClientGoneError(Exception):
     """The client hung up before its request was complete; nobody waits for an answer."""
+
+
+class BodyTimeoutError(MeterlineError):
+    """The client was too slow with its body. It may try again."""
+
+    status = 408
+    title = "Request Timeout"
 
 
 def header(scope: Scope, name: bytes) -> bytes | None:
@@ -98,11 +106,15 @@ class ErrorBoundary:
 
 
 class BodyLimit:
-    """Reads the body of a request before `app` does, and refuses one of more than `max_bytes`."""
+    """Reads the body of a request before `app` does, and refuses one of more than `max_bytes`.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    A client has `timeout_seconds` to send it.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, timeout_seconds: float = 30.0) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._timeout_seconds = timeout_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app on a body that is known to fit."""
@@ -113,7 +125,12 @@ class BodyLimit:
             declared = header(scope, b"content-length")
             if _declares_more(declared, self._max_bytes):
                 raise _too_large(self._max_bytes)
-            body = await read_body(receive, self._max_bytes)
+            async with asyncio.timeout(self._timeout_seconds):
+                body = await read_body(receive, self._max_bytes)
+        except TimeoutError:
+            late = BodyTimeoutError(f"the body did not arrive within {self._timeout_seconds:g} s")
+            await send_problem(send, late, request_id_of(scope))
+            return
         except PayloadTooLargeError as error:
             await send_problem(send, error, request_id_of(scope))
             return

@@ -1,5 +1,6 @@
 """Bodies have limits, and errors do not escape."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -99,6 +100,21 @@ async def test_a_strange_content_length(length: str) -> None:
 
     await BodyLimit(echo, 100)(scope, receiving([b"x"]), send)
     assert sent[0]["status"] in (200, 413)
+
+
+async def test_a_client_that_never_ends_its_body() -> None:
+    async def silent() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "headers": [(b"transfer-encoding", b"chunked")]}
+    await BodyLimit(echo, 100, timeout_seconds=0.01)(scope, silent, send)
+    assert sent[0]["status"] == 408
 
 
 async def test_what_escapes_becomes_a_problem() -> None:
