@@ -22,10 +22,11 @@ from meterline.kernel.instants import from_micros
 from meterline.kernel.meters import Aggregation, Meter
 from meterline.kernel.windows import WindowSize
 from tests.support import nasty
-from tests.support.usage import Rig, meter, running_sink, send
+from tests.support.usage import Rig, meter, running_sink
 
 GROUPS = {"model": "$.model", "tier": "$['user-tier'].name", "first": "$.list[0]"}
 LIMITS = QueryLimits()
+BATCHES = 10
 
 
 class Stored:
@@ -75,9 +76,9 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
     async def fill() -> Stored:
         path = tmp_path_factory.mktemp("store")
         rig = await stack.enter_async_context(running_sink(path, METERS.values()))
-        offset = await send(rig.log, people.canonical)
+        events = await people.send_to(rig.log, BATCHES)
         await rig.settle()
-        stored = Stored(runner, rig, people.placed(offset))
+        stored = Stored(runner, rig, events)
         for one in METERS.values():
             stored.series[one.id] = await rig.sink.registry.ensure(one)
         return stored
@@ -159,7 +160,7 @@ def queries(draw: st.DrawFn) -> MeterQuery:
 
 BUSY = (datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 9, tzinfo=UTC))
 everything = settings(
-    max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
 
 
@@ -170,4 +171,25 @@ def test_the_store_answers_as_the_reference(
 ) -> None:
     one = METERS[aggregation]
     answer = stored.answer(one, query, stored.series[one.id])
+    assert answer == reference.answer(one, query, stored.points[aggregation])
+
+
+@everything
+@given(
+    aggregation=st.sampled_from(Aggregation),
+    query=queries(),
+    gap=st.tuples(st.integers(0, BATCHES), st.integers(1, BATCHES + 1)),
+)
+def test_answers_are_right_while_a_series_is_back_filled(
+    stored: Stored, aggregation: Aggregation, query: MeterQuery, gap: tuple[int, int]
+) -> None:
+    one = METERS[aggregation]
+    # The gap's points are in the store, as they are just before a step of the back-fill ends.
+    series = replace(
+        stored.series[one.id],
+        state="backfilling",
+        live_from={0: gap[1]},
+        done_through={0: min(gap[0], gap[1] - 1)},
+    )
+    answer = stored.answer(one, query, series)
     assert answer == reference.answer(one, query, stored.points[aggregation])

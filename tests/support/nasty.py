@@ -8,9 +8,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from aggregator.reference import PlainEvent
+from meterline.eventlog.port import EventLog
 from meterline.kernel.instants import format_instant
 from meterline.kernel.windows import offset_changes
-from tests.support.usage import canonical
+from tests.support.usage import canonical, send
 
 VALUES = [
     "0", "1", "2", "10", "-3", "1.5", "1.50", "-0.25", "0.1", "0.2", "99999999999999999999",
@@ -41,12 +42,17 @@ class Population:
     canonical: list[dict[str, Any]]
     plain: list[PlainEvent]
 
-    def placed(self, offset: int) -> list[PlainEvent]:
-        """The plain events after they were appended as one batch at that offset."""
-        return [
-            PlainEvent(event.subject, event.time, (0, offset, index + 1), event.data)
-            for index, event in enumerate(self.plain)
-        ]
+    async def send_to(self, log: EventLog, batches: int) -> list[PlainEvent]:
+        """Append everything in about so many batches; answers the events with their places."""
+        size = -(-len(self.canonical) // batches)
+        placed = []
+        for start in range(0, len(self.canonical), size):
+            offset = await send(log, self.canonical[start : start + size])
+            placed += [
+                PlainEvent(event.subject, event.time, (0, offset, index + 1), event.data)
+                for index, event in enumerate(self.plain[start : start + size])
+            ]
+        return placed
 
 
 def times(seed: Random) -> list[datetime]:
