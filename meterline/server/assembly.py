@@ -31,6 +31,7 @@ from aggregator.worker import SinkOptions
 from ingest.api import IngestEndpoint
 from ingest.limits import IngestLimits
 from ingest.metrics import IngestMetrics
+from ingest.openapi import operation
 from ingest.service import IngestService
 from meterline.db.engine import Database
 from meterline.db.keys import SqlKeyStore
@@ -39,7 +40,6 @@ from meterline.kernel.access import DEFAULT_NAMESPACE
 from meterline.kernel.clock import Clock, system_clock
 from meterline.server.app import AppParts, HotRoute, create_app
 from meterline.server.declared import declared_specs, describe_changes, plan_changes
-from meterline.server.events_operation import events_operation
 from meterline.server.health import Readiness
 from meterline.server.probes import (
     SinkGauges,
@@ -217,7 +217,9 @@ async def _reconcile(meters: MeterService, settings: Settings, show: Callable[[s
 
 def _events_route(ingest: IngestService, authenticator: Authenticator) -> HotRoute:
     endpoint = IngestEndpoint(ingest, authenticator)
-    return HotRoute("POST", "/api/v1/events", endpoint, events_operation(ingest.limits))
+    return HotRoute(
+        "POST", "/api/v1/events", endpoint, {**operation(ingest.limits), "tags": ["Events"]}
+    )
 
 
 def _routers(
