@@ -84,8 +84,10 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
         return stored
 
     with asyncio.Runner() as runner:
-        yield runner.run(fill())
-        runner.run(stack.aclose())
+        try:
+            yield runner.run(fill())
+        finally:
+            runner.run(stack.aclose())
 
 
 instants = st.sampled_from(sorted(event.time for event in nasty.population(7).plain)).flatmap(
