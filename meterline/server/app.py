@@ -8,11 +8,12 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from prometheus_client import CollectorRegistry, generate_latest
+from starlette.routing import Match
 
 from meterline.server.health import Readiness
 from meterline.server.openapi import build_openapi
-from meterline.server.telemetry import RequestObserver
-from meterline.web.asgi import ASGIApp, BodyLimit, ErrorBoundary, Receive, Scope, Send
+from meterline.server.telemetry import METHODS, RequestObserver
+from meterline.web.asgi import ASGIApp, BodyLimit, ErrorBoundary, Message, Receive, Scope, Send
 from meterline.web.auth import Authenticator
 from meterline.web.json import ExactJSONResponse, encode
 from meterline.web.problem import install_problem_handlers
@@ -64,7 +65,7 @@ def create_app(parts: AppParts) -> ASGIApp:
         api.include_router(router)
     api.include_router(_operations_router(parts, api))
     # The hot endpoints answer their own errors, and read their bodies within their own limits.
-    others = ErrorBoundary(BodyLimit(api, _MAX_BODY_BYTES))
+    others = ErrorBoundary(BodyLimit(AllowedMethods(api), _MAX_BODY_BYTES))
     dispatcher = Dispatcher(parts.hot_routes, PortalCors(others, parts.portal_origins))
     return RequestObserver(dispatcher, parts.registry, parts.tracer)
 
@@ -85,6 +86,35 @@ class Dispatcher:
                 await hot(scope, receive, send)
                 return
         await self._otherwise(scope, receive, send)
+
+
+class AllowedMethods:
+    """Makes the `Allow` of a 405 name every method of the path; Starlette names one route's."""
+
+    def __init__(self, api: FastAPI) -> None:
+        self._api = api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run the app."""
+
+        async def correcting_send(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] == 405:
+                headers = [pair for pair in message["headers"] if pair[0] != b"allow"]
+                allow = ", ".join(self._allowed(scope)).encode("ascii")
+                message = {**message, "headers": [*headers, (b"allow", allow)]}
+            await send(message)
+
+        await self._api(scope, receive, correcting_send)
+
+    def _allowed(self, scope: Scope) -> list[str]:
+        return [
+            method
+            for method in METHODS
+            if any(
+                route.matches({**scope, "method": method})[0] is Match.FULL
+                for route in self._api.routes
+            )
+        ]
 
 
 def _document(api: FastAPI, hot: HotRoute) -> None:

@@ -133,10 +133,10 @@ def route_of(scope: Scope) -> str:
 
 def _method_of(scope: Scope) -> str:
     method: str = scope["method"]
-    return method if method in _METHODS else "OTHER"
+    return method if method in METHODS else "OTHER"
 
 
-_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 
 class Tracing:

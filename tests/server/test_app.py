@@ -49,6 +49,10 @@ def things() -> APIRouter:
             raise NotFoundError("there is no such thing")
         return {"name": name, "namespace": caller.namespace}
 
+    @router.put("/{name}")
+    async def replace(name: str) -> None:
+        return
+
     return router
 
 
@@ -80,6 +84,14 @@ async def client(figures: Figures) -> AsyncIterator[httpx.AsyncClient]:
 async def test_the_hot_route_is_answered_before_fastapi(client: httpx.AsyncClient) -> None:
     assert (await client.post("/api/v1/events", content=b"[]")).status_code == 204
     assert_problem(await client.put("/api/v1/events", content=b"[]"), 405)
+
+
+async def test_a_wrong_method_is_told_every_right_one(client: httpx.AsyncClient) -> None:
+    response = await client.patch("/api/v1/things/a")
+    assert_problem(response, 405)
+    assert response.headers["allow"] == "GET, PUT"
+    assert (await client.get("/api/v1/events")).headers["allow"] == "POST"
+    assert (await client.post("/healthz")).headers["allow"] == "GET"
 
 
 async def test_health_and_readiness(client: httpx.AsyncClient, figures: Figures) -> None:
