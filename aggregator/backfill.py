@@ -6,7 +6,6 @@ the points.
 """
 
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 
 import msgspec
 
@@ -129,9 +128,9 @@ class Backfill:
 
     async def _inexact_page(
         self, series: Series, part: int, before: int, after: tuple[int, int]
-    ) -> list[tuple[int, int, int, str, int, str]]:
+    ) -> list[tuple[int, int, int, str, str, str]]:
         return await self._engine.query(
-            "SELECT part, off, idx, subject, toUnixTimestamp64Micro(time), data FROM events"
+            "SELECT part, off, idx, subject, toString(time), data FROM events"
             " WHERE ns = {ns:String} AND type = {type:String} AND status = 0 AND inexact = 1"
             f" AND part = {part} AND off < {before} AND (off, idx) > {after}"
             f" ORDER BY off, idx LIMIT {_PAGE}",
@@ -139,16 +138,15 @@ class Backfill:
         )
 
     async def _insert_exact(
-        self, series: Series, page: Iterable[tuple[int, int, int, str, int, str]]
+        self, series: Series, page: Iterable[tuple[int, int, int, str, str, str]]
     ) -> None:
         points: list[bytes] = []
         faults: list[bytes] = []
-        for part, off, idx, subject, micros, data in page:
+        for part, off, idx, subject, time, data in page:
             (point,) = read_points(data, [series])
             if point.value is None:
                 faults.append(_line(series.id, part, off, idx, 1, point.reason))
             else:
-                time = Decimal(micros).scaleb(-6)
                 points.append(
                     _line(
                         series.id,

@@ -78,15 +78,16 @@ def staging_tables(part: int) -> list[str]:
         " h UInt128, content UInt64, inexact UInt8) ENGINE = Memory",
         f"CREATE OR REPLACE TABLE staging_suspects_{part} (h UInt128) ENGINE = Memory",
         f"CREATE OR REPLACE TABLE staging_verdicts_{part} ({place}, verdict UInt8) ENGINE = Memory",
-        f"CREATE OR REPLACE TABLE staging_exact_{part} ({place}, series UInt32,"
-        " value Nullable(Decimal(38, 18)), text String, dims Array(LowCardinality(String)),"
+        f"CREATE OR REPLACE TABLE staging_points_{part} (series UInt32, subject String,"
+        f" time DateTime64(6, 'UTC'), part UInt16, {place}, exact UInt8,"
+        " value Nullable(Decimal(38, 18)), text String, dims Array(String),"
         " reason String) ENGINE = Memory",
     ]
 
 
 def staging_names(part: int) -> list[str]:
     """The scratch tables of one partition's sink."""
-    kinds = ("records_", "", "suspects_", "verdicts_", "exact_")
+    kinds = ("records_", "", "suspects_", "verdicts_", "points_")
     return [f"staging_{kind}{part}" for kind in kinds]
 
 
@@ -142,7 +143,7 @@ class Reads:
             parts.append(
                 self._name(f"if(substring({text}, 1, 1) IN ('{{', '[') AND {nested}, '', {text})")
             )
-        return f"CAST([{', '.join(parts)}], 'Array(LowCardinality(String))')"
+        return f"[{', '.join(parts)}]" if parts else "emptyArrayString()"
 
     @property
     def columns(self) -> str:
@@ -189,36 +190,46 @@ INSERT INTO keys (h, content, part, off, idx)
 SELECT h, content, part, off, idx FROM staging_{part} {where}"""
 
 
-def insert_points(part: int, series: Sequence[Series], verdicts: bool) -> Statement:
-    """The points of counted events, for every series of their namespace and type."""
+def stage_points(part: int, series: Sequence[Series], verdicts: bool) -> Statement | None:
+    """Read the values of counted events, for every series of their namespace and type.
+
+    Events that must be read exactly are left out. Values that cannot be used are NULL.
+    """
     bind = Binder()
-    counted = _counted(part, verdicts)
+    counted = counted_sql(part, verdicts)
     selects = [
-        _select_points(f"staging_{part}", group, bind, _of_type(key, bind) + counted)
+        _select_cells(f"staging_{part}", group, bind, _of_type(key, bind) + counted)
         for key, group in _by_type(series)
     ]
-    selects.append(
-        f"SELECT series, s.subject, s.time, s.part, off, idx, 1, assumeNotNull(value), text, dims"
-        f" FROM staging_exact_{part} AS x INNER JOIN staging_{part} AS s USING (off, idx)"
-        f" WHERE value IS NOT NULL{counted}"
+    if not selects:
+        return None
+    columns = "series, subject, time, part, off, idx, exact, value, text, dims"
+    sql = f"INSERT INTO staging_points_{part} ({columns})\n" + "\nUNION ALL\n".join(selects)
+    return Statement(sql, bind.params)
+
+
+def insert_points(part: int) -> str:
+    """The staged points."""
+    return (
+        f"{_INSERT_POINTS}\nSELECT series, subject, time, part, off, idx, exact,"
+        f" assumeNotNull(value), text, dims FROM staging_points_{part} WHERE value IS NOT NULL"
     )
-    return Statement(f"{_INSERT_POINTS}\n" + "\nUNION ALL\n".join(selects), bind.params)
 
 
-def insert_faults(part: int, series: Sequence[Series], verdicts: bool) -> Statement:
+def insert_faults(part: int, series: Sequence[Series]) -> Statement:
     """Which events a series could not use, and why."""
     bind = Binder()
-    counted = _counted(part, verdicts)
     selects = [
-        _select_faults(f"staging_{part}", one, bind, _of_type(key, bind) + counted)
-        for key, group in _by_type(series)
-        for one in group
-        if one.kind != "count"
+        f"SELECT series, part, off, idx, exact, reason FROM staging_points_{part}"
+        " WHERE value IS NULL AND exact = 1"
     ]
-    selects.append(
-        f"SELECT series, toUInt16({part}), off, idx, 1, reason FROM staging_exact_{part}"
-        f" WHERE value IS NULL{counted}"
-    )
+    for one in series:
+        if one.kind != "count":
+            where = (
+                f"(off, idx) IN (SELECT off, idx FROM staging_points_{part}"
+                f" WHERE series = {one.id} AND value IS NULL AND exact = 0)"
+            )
+            selects.append(_select_faults(f"staging_{part}", one, bind, where))
     return Statement(f"{_INSERT_FAULTS}\n" + "\nUNION ALL\n".join(selects), bind.params)
 
 
@@ -226,8 +237,8 @@ def backfill_points(series: Series, part: int, after: int, through: int) -> Stat
     """The points of stored events at offsets in (after, through], inexact ones left out."""
     bind = Binder()
     where = _stored(series, bind, part, after, through)
-    select = _select_points("events", [series], bind, where)
-    return Statement(f"{_INSERT_POINTS}\n{select}", bind.params)
+    select = _select_cells("events", [series], bind, where)
+    return Statement(f"{_INSERT_POINTS}\n{select} WHERE s.2 IS NOT NULL", bind.params)
 
 
 def backfill_faults(series: Series, part: int, after: int, through: int) -> Statement:
@@ -250,32 +261,6 @@ def totals_of_points(where: str) -> str:
     )
 
 
-def points_source(series: Series, bind: Binder) -> str:
-    """A table expression of a series' points, complete however far its back-fill is.
-
-    What is not back-filled yet is read from the events, and whatever a running step has already
-    written of it is left out. Columns: subject, time, part, off, idx, value, text, dims.
-    """
-    columns = "subject, time, part, off, idx, value, text, dims"
-    mine = f"SELECT {columns} FROM points WHERE series = {series.id}"
-    gaps = [
-        f"part = {part} AND off > {after} AND off < {before}" for part, after, before in series.gaps
-    ]
-    if not gaps:
-        return f"({mine})"
-    missing = " OR ".join(f"({gap})" for gap in gaps)
-    reads = Reads(bind)
-    value, text = reads.value(series)
-    dims = reads.dims(series)
-    of_type = _of_type((series.namespace, series.event_type), bind)
-    return (
-        f"({mine} AND (exact = 1 OR NOT ({missing})) UNION ALL"
-        f" SELECT subject, time, part, off, idx, assumeNotNull({value}) AS value, {text} AS text,"
-        f" {dims} AS dims FROM (SELECT subject, time, part, off, idx{reads.columns} FROM events"
-        f" WHERE {of_type} AND status = 0 AND ({missing})) WHERE ({value}) IS NOT NULL)"
-    )
-
-
 _INSERT_POINTS = (
     "INSERT INTO points (series, subject, time, part, off, idx, exact, value, text, dims)"
 )
@@ -286,7 +271,8 @@ def _of_type(key: tuple[str, str], bind: Binder) -> str:
     return f"ns = {bind(key[0])} AND type = {bind(key[1])} AND inexact = 0"
 
 
-def _counted(part: int, verdicts: bool) -> str:
+def counted_sql(part: int, verdicts: bool) -> str:
+    """A condition, to be added, that leaves out duplicates and conflicts."""
     return f" AND NOT ({_places(part, DUPLICATE, CONFLICT)})" if verdicts else ""
 
 
@@ -295,7 +281,7 @@ def _stored(series: Series, bind: Binder, part: int, after: int, through: int) -
     return f"{of_type} AND status = 0 AND part = {part} AND off > {after} AND off <= {through}"
 
 
-def _select_points(table: str, group: Sequence[Series], bind: Binder, where: str) -> str:
+def _select_cells(table: str, group: Sequence[Series], bind: Binder, where: str) -> str:
     """All points of one event type in one pass, so that each JSON path is read once an event."""
     reads = Reads(bind)
     cells = []
@@ -303,9 +289,9 @@ def _select_points(table: str, group: Sequence[Series], bind: Binder, where: str
         value, text = reads.value(one)
         cells.append(f"(toUInt32({one.id}), {value}, {text}, {reads.dims(one)})")
     return (
-        "SELECT s.1, subject, time, part, off, idx, 0, assumeNotNull(s.2), s.3, s.4"
+        "SELECT s.1, subject, time, part, off, idx, 0, s.2, s.3, s.4"
         f" FROM (SELECT subject, time, part, off, idx{reads.columns} FROM {table} WHERE {where})"
-        f" ARRAY JOIN [{', '.join(cells)}] AS s WHERE s.2 IS NOT NULL"
+        f" ARRAY JOIN [{', '.join(cells)}] AS s"
     )
 
 

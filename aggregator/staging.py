@@ -117,30 +117,63 @@ class Staging:
             lines.encode(),
         )
 
-    async def read_exactly(self, series: Sequence[Series]) -> int:
-        """Stage the points of events whose numbers the engine would round; returns how many."""
-        table = by_type(series)
-        types = sorted({event_type for _, event_type in table})
-        if not types:
+    async def read_points(self, series: Sequence[Series], judged: bool) -> int:
+        """Stage the points of every series; returns how many values could not be used."""
+        statement = rows.stage_points(self._part, series, judged)
+        if statement is None:
             return 0
+        await self._engine.execute(statement.sql, statement.params)
+        await self._read_exactly(series, judged)
         found = await self._engine.query(
-            f"SELECT off, idx, ns, type, data FROM staging_{self._part}"
-            " WHERE inexact = 1 AND type IN {types:Array(String)}",
-            {"types": types},
+            f"SELECT countIf(value IS NULL) FROM staging_points_{self._part}"
+        )
+        return int(found[0][0])
+
+    async def _read_exactly(self, series: Sequence[Series], judged: bool) -> None:
+        """Stage the points of events whose numbers the engine would round."""
+        table = by_type(series)
+        found = await self._engine.query(
+            "SELECT off, idx, subject, toString(time), ns, type, data"
+            f" FROM staging_{self._part} WHERE inexact = 1 AND type IN {{types:Array(String)}}"
+            + rows.counted_sql(self._part, judged),
+            {"types": sorted({event_type for _, event_type in table})},
         )
         lines = [
-            _row(off, idx, point.series, point.value, point.text, point.dims, point.reason)
-            for off, idx, namespace, event_type, data in found
+            _row(
+                point.series,
+                subject,
+                time,
+                self._part,
+                off,
+                idx,
+                1,
+                point.value,
+                point.text,
+                point.dims,
+                point.reason,
+            )  # fmt: skip
+            for off, idx, subject, time, namespace, event_type, data in found
             for point in read_points(data, table.get((namespace, event_type), ()))
         ]
         if lines:
             await self._engine.load(
-                f"staging_exact_{self._part}",
-                ("off", "idx", "series", "value", "text", "dims", "reason"),
+                f"staging_points_{self._part}",
+                (
+                    "series",
+                    "subject",
+                    "time",
+                    "part",
+                    "off",
+                    "idx",
+                    "exact",
+                    "value",
+                    "text",
+                    "dims",
+                    "reason",
+                ),  # fmt: skip
                 "JSONCompactEachRow",
                 b"\n".join(lines),
             )
-        return len(lines)
 
 
 def _record_row(record: Record) -> bytes:

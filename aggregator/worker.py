@@ -187,8 +187,8 @@ class PartitionSink:
         started = self._clock()
         plan, staged = await self._stage(plan, records)
         series = [one for one in self._registry.live() if one.id in set(plan.series)]
-        await self._staging.read_exactly(series)
-        faults = await self._insert(plan, series, staged)
+        faults = await self._staging.read_points(series, staged.judged)
+        await self._insert(plan, series, staged, faults)
         async with self._database.transaction() as conn:
             await state.commit_plan(conn, plan)
         await self._on_step("committed")
@@ -231,27 +231,28 @@ class PartitionSink:
         log.error("records set aside as dead letters", partition=self.part, offsets=[*reasons])
         return plan, [record for record in records if record.offset not in reasons]
 
-    async def _insert(self, plan: Plan, series: Sequence[Series], staged: Staged) -> int:
-        """Fill every table, side by side; returns how many faults were found."""
+    async def _insert(
+        self, plan: Plan, series: Sequence[Series], staged: Staged, faults: int
+    ) -> None:
+        """Fill every table, side by side."""
         token = f"{plan.part}-{plan.first}-{plan.last}"
         settings = {**_ONE_BLOCK, "insert_deduplication_token": token}
-        stored_at = {"stored_at": round(plan.planned_at.timestamp() * 1000)}
         part, judged = plan.part, staged.judged
-        points = rows.insert_points(part, series, judged)
-        faults = rows.insert_faults(part, series, judged)
 
-        async def insert(name: str, sql: str, params: dict[str, object]) -> int:
-            written = await self._engine.execute(sql, params, settings)
+        async def insert(name: str, sql: str, params: dict[str, object]) -> None:
+            await self._engine.execute(sql, params, settings)
             await self._on_step(name)
-            return written
 
-        written = await _all_done(
+        stored_at = {"stored_at": round(plan.planned_at.timestamp() * 1000)}
+        jobs = [
             insert("events", rows.insert_events(part, judged), dict(stored_at)),
             insert("keys", rows.insert_keys(part, judged), {}),
-            insert("points", points.sql, points.params),
-            insert("faults", faults.sql, faults.params),
-        )
-        return written[3]
+            insert("points", rows.insert_points(part), {}),
+        ]
+        if faults:
+            of_faults = rows.insert_faults(part, series)
+            jobs.append(insert("faults", of_faults.sql, of_faults.params))
+        await _all_done(*jobs)
 
     async def _advance(self, plan: Plan, records: Sequence[Record]) -> None:
         self._plan = None
@@ -290,7 +291,7 @@ class PartitionSink:
         )
 
 
-async def _all_done(*jobs: Awaitable[int]) -> list[int]:
+async def _all_done(*jobs: Awaitable[None]) -> None:
     """Run jobs side by side to the end of each, and only then raise what went wrong.
 
     A cancelled job would leave its statement running behind the back of the next try.
@@ -299,7 +300,6 @@ async def _all_done(*jobs: Awaitable[int]) -> list[int]:
     for result in results:
         if isinstance(result, BaseException):
             raise result
-    return [result for result in results if isinstance(result, int)]
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
