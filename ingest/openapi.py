@@ -9,7 +9,12 @@ _TIME = (
     "^(19|20|21)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])[Tt]"
     "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?[Zz]$"
 )
-_TEXT = "^[^\\u0000-\\u001f\\u007f-\\u009f\\ud800-\\udfff\\ufdd0-\\ufdef\\ufffe\\uffff]+$"
+# Every character but controls, surrogates, and what Unicode never assigns.
+_TEXT = (
+    "^[ -~\u00a0-\ud7ff\ue000-\ufdcf\ufdf0-\ufffd"
+    + "".join(f"{chr(plane << 16)}-{chr(plane << 16 | 0xFFFD)}" for plane in range(1, 17))
+    + "]+$"
+)
 _URI_REFERENCE = "^[A-Za-z0-9._~!$&'()*+,;=@/-]+$"
 
 
@@ -76,7 +81,7 @@ def _event(limits: IngestLimits, *, strict: bool) -> dict[str, Any]:
                 "description": "When it happened (RFC 3339); now when it is missing.",
             },
             "datacontenttype": {"const": "application/json"},
-            "data": {"type": "object", "description": "What meters read values from."},
+            "data": {"description": "Any JSON; meters read values from objects."},
         },
         "additionalProperties": True,
         "examples": [

@@ -62,7 +62,7 @@ async def _append(folder: Path, ids: range, again: int = 0) -> None:
 def _expected(count: int) -> dict[str, Any]:
     total = sum(range(count)) + count / 2
     sums = sorted([(str(count), count), (f"{total:.1f}".removesuffix(".0"), count)])
-    return {"sums": [list(one) for one in sums], "events": [count, count]}
+    return {"sums": [list(one) for one in sums], "events": [count, count], "faults": count}
 
 
 async def test_killed_at_every_step(tmp_path: Path) -> None:

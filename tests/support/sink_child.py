@@ -21,7 +21,11 @@ from meterline.eventlog.sqlite import SqliteLog
 from meterline.kernel.meters import Aggregation
 from tests.support.usage import meter, running_sink
 
-METERS = [meter("tokens", model="$.model"), meter("calls", Aggregation.COUNT)]
+METERS = [
+    meter("tokens", model="$.model"),
+    meter("calls", Aggregation.COUNT),
+    meter("faulty", value="$.absent"),
+]
 
 
 def _forget_tokens() -> None:
@@ -73,7 +77,9 @@ async def main(folder: Path, stop_at: str) -> None:
     async with running_sink(folder, METERS, log=log, on_step=on_step, options=options) as rig:
         await rig.settle()
         stored = await rig.engine.query("SELECT count(), uniqExact(id) FROM events")
-        print(json.dumps({"sums": sorted((await rig.totals()).values()), "events": stored[0]}))
+        faults = await rig.engine.query("SELECT count() FROM faults")
+        sums = sorted((await rig.totals()).values())
+        print(json.dumps({"sums": sums, "events": stored[0], "faults": faults[0][0]}))
     await log.close()
 
 
