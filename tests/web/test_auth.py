@@ -27,6 +27,15 @@ class World:
         return key, f"Bearer {text}"
 
 
+class SlowKeys(MemoryKeys):
+    """Lets others run between the question and the answer."""
+
+    async def find(self, prefix: str) -> ApiKey | None:
+        found = await super().find(prefix)
+        await asyncio.sleep(0)
+        return found
+
+
 async def refused(authenticator: Authenticator, header: str | None) -> None:
     with pytest.raises(UnauthorizedError):
         await authenticator.authenticate(header)
@@ -104,6 +113,19 @@ async def test_a_revocation_holds_within_a_second(step: float) -> None:
     await refused(world.authenticator, header)
 
 
+async def test_a_key_that_rested_is_looked_up_before_anyone_uses_it() -> None:
+    world = World()
+    key, header = await world.key()
+    await world.authenticator.authenticate(header)
+    await world.keys.revoke("acme", key.id, world.clock())
+    world.clock.advance(60)
+    world.authenticator._keys = SlowKeys(world.keys.kept)
+    answers = await asyncio.gather(
+        *(world.authenticator.authenticate(header) for _ in range(5)), return_exceptions=True
+    )
+    assert all(isinstance(answer, UnauthorizedError) for answer in answers)
+
+
 async def test_a_revocation_here_holds_at_once() -> None:
     world = World()
     key, header = await world.key()
@@ -127,13 +149,7 @@ async def test_a_burst_at_expiry_asks_once() -> None:
     await world.authenticator.authenticate(header)
     world.clock.advance(0.51)
 
-    class Slow(MemoryKeys):
-        async def find(self, prefix: str) -> ApiKey | None:
-            found = await super().find(prefix)
-            await asyncio.sleep(0)
-            return found
-
-    slow = Slow(world.keys.kept)
+    slow = SlowKeys(world.keys.kept)
     world.authenticator._keys = slow
     await asyncio.gather(*(world.authenticator.authenticate(header) for _ in range(50)))
     assert slow.finds == 1

@@ -4,8 +4,6 @@ from alembic import context
 
 context.configure(
     connection=context.config.attributes["connection"],
-    # Ours are transactions on SQLite too (see `meterline.db.engine`): all versions or none.
-    transactional_ddl=True,
     render_as_batch=True,
 )
 with context.begin_transaction():
