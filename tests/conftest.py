@@ -5,8 +5,13 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.support.server import MeterlineServer
+
+# How long one example takes says more of the machine than of the code.
+settings.register_profile("meterline", deadline=None)
+settings.load_profile("meterline")
 
 StartServer = Callable[..., MeterlineServer]
 
