@@ -91,12 +91,18 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = require_program("cc")
     library = tmp_path_factory.mktemp("shim") / "power_cut.so"
     source = Path(__file__).with_name("power_cut.c")
-    command = [compiler, "-O1", "-shared", "-fPIC", "-o", library, source, "-ldl", "-lpthread"]
+    command = [compiler, "-O1", "-shared", "-fPIC", "-o", str(library), str(source)]
+    command += ["-ldl", "-lpthread"]
     subprocess.run(command, check=True)
     return library
 
 
 async def cut_power(shim: Path, folder: Path, synchronous: str, write: int) -> Outcome:
+    return await look_at(folder / "log", run_until_cut(shim, folder, synchronous, write))
+
+
+def run_until_cut(shim: Path, folder: Path, synchronous: str, write: int) -> bytes:
+    """What a child acknowledged before its write number `write` met the power cut."""
     folder.mkdir(exist_ok=True)
     child = start(
         folder / "log", synchronous,
@@ -109,7 +115,7 @@ async def cut_power(shim: Path, folder: Path, synchronous: str, write: int) -> O
     assert child.returncode == -signal.SIGKILL
     for leftover in folder.glob("*-shm"):
         leftover.unlink()
-    return await look_at(folder / "log", lines)
+    return lines
 
 
 async def test_a_power_cut_loses_nothing_acknowledged(shim: Path, tmp_path: Path) -> None:
