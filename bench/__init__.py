@@ -1,0 +1,1 @@
+"""Benchmarks: each prints a table; nothing here is a test."""
