@@ -100,7 +100,8 @@ def _filter(given: EventParameters) -> EventFilter:
         before = cast(Position, decode_cursor(given.cursor, [int, int, int, int]))
         if not _in_range(before):
             raise _fault("cursor", "is not one that this server gave")
-    for name, text in (("id", given.id), ("subject", given.subject), ("type", given.type)):
+    texts = {name: getattr(given, name) for name in _Texts.model_fields}
+    for name, text in texts.items():
         if text is not None and not is_storable(text):
             raise _fault(name, "holds NUL or half a surrogate pair")
     return EventFilter(

@@ -1,8 +1,7 @@
 """`/api/v1/meters/{idOrSlug}/query`, as JSON and as CSV."""
 
 import asyncio
-import csv
-import io
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -22,6 +21,7 @@ from meterline.web.media import choose
 
 _JSON, _CSV = "application/json", "text/csv"
 _MANY_ROWS = 2_000
+_NEEDS_QUOTES = re.compile(r'[,"\r\n]')
 _ONE_FILTER = "A text (equal), a list of texts (one of them), or an object of operators."
 
 
@@ -146,16 +146,14 @@ def as_csv(result: QueryResult) -> str:
     A text that a spreadsheet would take for a formula gets an apostrophe in front.
     """
     query = result.query
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     subject = ["subject"] if query.by_subject else []
-    writer.writerow(["window_start", "window_end", *subject, *query.group_by, "value"])
+    lines = [",".join(["window_start", "window_end", *subject, *query.group_by, "value"])]
     for row in result.rows:
         cells = [_safe(row.subject or "")] if query.by_subject else []
         cells += [_safe(row.group_by[key]) for key in query.group_by]
         times = format_instant(row.window_start), format_instant(row.window_end)
-        writer.writerow([*times, *cells, format_number(row.value)])
-    return out.getvalue()
+        lines.append(",".join([*times, *cells, format_number(row.value)]))
+    return "\n".join(lines) + "\n"
 
 
 def _row(row: QueryRow) -> dict[str, Any]:
@@ -169,7 +167,10 @@ def _row(row: QueryRow) -> dict[str, Any]:
 
 
 def _safe(text: str) -> str:
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else text
+    """A text as a cell. The csv module would leave a lone carriage return without quotes."""
+    if text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        text = f"'{text}"
+    return '"' + text.replace('"', '""') + '"' if _NEEDS_QUOTES.search(text) else text
 
 
 def _input(body: QueryBody) -> QueryInput:
