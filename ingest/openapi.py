@@ -15,6 +15,7 @@ _TEXT = (
     + "".join(f"{chr(plane << 16)}-{chr(plane << 16 | 0xFFFD)}" for plane in range(1, 17))
     + "]+$"
 )
+_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 _URI_REFERENCE = "^[A-Za-z0-9._~!$&'()*+,;=@/-]+$"
 
 
@@ -60,30 +61,47 @@ def _event(limits: IngestLimits, *, strict: bool) -> dict[str, Any]:
         required.append("subject")
     if strict:
         required.append("specversion")
+    properties = {
+        "specversion": {"const": "1.0"},
+        "id": {**text, "description": "Unique within the source; a repeated id counts once."},
+        "source": {
+            **text,
+            "pattern": _URI_REFERENCE,
+            "description": "Where it happened: a URI reference.",
+        },
+        "type": {**text, "description": "What happened; meters select by it."},
+        "subject": {**text, "description": "Who used."},
+        "time": {
+            "type": ["string", "null"],
+            "pattern": _TIME,
+            "description": "When it happened (RFC 3339); now when it is missing.",
+        },
+        "datacontenttype": {"type": ["string", "null"], "pattern": "^application/([a-z]+[+])?json$"},
+        "dataschema": {"type": ["string", "null"], "pattern": "^[a-z]+:[A-Za-z0-9/._-]+$"},
+        "data": {"description": "Any JSON; meters read values from objects."},
+        "data_base64": {"type": "string", "pattern": _BASE64},
+    }
     return {
         "type": "object",
         "title": "CloudEvent" if strict else "Event",
         "required": required,
-        "properties": {
-            "specversion": {"const": "1.0"},
-            "id": {**text, "description": "Unique within the source; a repeated id counts once."},
-            "source": {
-                "type": "string",
-                "pattern": _URI_REFERENCE,
-                "maxLength": limits.max_attribute_length,
-                "description": "Where it happened: a URI reference.",
-            },
-            "type": {**text, "description": "What happened; meters select by it."},
-            "subject": {**text, "description": "Who used."},
-            "time": {
-                "type": "string",
-                "pattern": _TIME,
-                "description": "When it happened (RFC 3339); now when it is missing.",
-            },
-            "datacontenttype": {"const": "application/json"},
-            "data": {"description": "Any JSON; meters read values from objects."},
+        "properties": properties,
+        "propertyNames": {
+            "anyOf": [
+                {"enum": list(properties)},
+                {"pattern": f"^[a-z0-9]{{1,{limits.max_attribute_name_length}}}$"},
+            ]
         },
-        "additionalProperties": True,
+        "additionalProperties": {
+            "description": "An extension attribute.",
+            "anyOf": [
+                {**text, "pattern": f"{_TEXT[:-2]}*$"},
+                {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
+                {"type": ["boolean", "null"]},
+            ],
+        },
+        "maxProperties": len(properties) + limits.max_extensions,
+        "not": {"required": ["data", "data_base64"]},
         "examples": [
             {
                 **({"specversion": "1.0"} if strict else {}),
