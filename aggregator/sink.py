@@ -9,6 +9,7 @@ import structlog
 
 from aggregator.backfill import Backfill
 from aggregator.dedupe import SeenKeys
+from aggregator.following import Follower, NoFollower
 from aggregator.metrics import SinkMetrics
 from aggregator.registry import SeriesRegistry
 from aggregator.stores import state
@@ -35,6 +36,7 @@ class Sink:
         clock: Clock,
         metrics: SinkMetrics,
         options: SinkOptions | None = None,
+        follower: Follower | None = None,
         on_step: Step = no_step,
     ) -> None:
         self._log = event_log
@@ -55,6 +57,7 @@ class Sink:
                 clock,
                 options or SinkOptions(),
                 metrics,
+                follower or NoFollower(),
                 on_step,
             )
             for part in event_log.partitions()

@@ -1,7 +1,8 @@
 """From records to staged, judged rows: what the sink does before it touches a table."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import msgspec
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 from aggregator import rows
 from aggregator.dedupe import KEY_DTYPE, Keys, SeenKeys, Verdict, judge, repeated
 from aggregator.exact import by_type, read_points
+from aggregator.following import Usage
 from aggregator.rows import CONFLICT, DUPLICATE
 from aggregator.series import Series
 from aggregator.stores.engine import Engine, UnreadableError
@@ -128,6 +130,22 @@ class Staging:
             f"SELECT countIf(value IS NULL) FROM staging_points_{self._part}"
         )
         return int(found[0][0])
+
+    async def usages(self, series: Iterable[int], planned_at: datetime) -> list[Usage]:
+        """What the staged points of these series add up to, by subject and dimensions."""
+        wanted = ", ".join(map(str, sorted(series)))
+        found = await self._engine.query(
+            "SELECT series, subject, dims, if(time > {at:DateTime64(6)}, time, NULL) AS due,"
+            " sum(toDecimal256(assumeNotNull(value), 18)), count(), min(time), max(time)"
+            f" FROM staging_points_{self._part}"
+            f" WHERE value IS NOT NULL AND series IN ({wanted})"
+            " GROUP BY series, subject, dims, due",
+            {"at": planned_at},
+        )
+        return [
+            Usage(number, subject, tuple(dims), due, value, count, earliest, latest)
+            for number, subject, dims, due, value, count, earliest, latest in found
+        ]
 
     async def _read_exactly(self, series: Sequence[Series], judged: bool) -> None:
         """Stage the points of events whose numbers the engine would round."""

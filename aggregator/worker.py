@@ -17,6 +17,7 @@ import structlog
 
 from aggregator import rows
 from aggregator.dedupe import SeenKeys
+from aggregator.following import Follower
 from aggregator.metrics import SinkMetrics
 from aggregator.registry import SeriesRegistry
 from aggregator.series import Series
@@ -94,9 +95,11 @@ class PartitionSink:
         clock: Clock,
         options: SinkOptions,
         metrics: SinkMetrics,
+        follower: Follower,
         on_step: Step = no_step,
     ) -> None:
         self.part = part
+        self._follower = follower
         self._log = event_log
         self._engine = engine
         self._database = database
@@ -189,7 +192,11 @@ class PartitionSink:
         series = [one for one in self._registry.live() if one.id in set(plan.series)]
         faults = await self._staging.read_points(series, staged.judged)
         await self._insert(plan, series, staged, faults)
+        wanted = set(plan.series).intersection(self._follower.series())
+        usages = await self._staging.usages(wanted, plan.planned_at) if wanted else ()
         async with self._database.transaction() as conn:
+            if usages:
+                await self._follower.apply(conn, usages)
             await state.commit_plan(conn, plan)
         await self._on_step("committed")
         self._seen.add(staged.keys["low"])

@@ -1,9 +1,14 @@
 """What goes through the sink comes out once, whole and exact."""
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aggregator.following import Usage
 from meterline.kernel.meters import Aggregation
 from meterline.kernel.quantity import OUT_OF_RANGE
 from tests.support.usage import canonical, meter, running_sink, send
@@ -144,3 +149,26 @@ async def test_a_restart_goes_on_where_it_stopped(tmp_path: Path) -> None:
         await send(log, [canonical("a", '{"tokens": 1}'), canonical("b", '{"tokens": 2}')])
         await rig.settle()
         assert list((await rig.totals()).values()) == [("3", 2)]
+
+
+async def test_followers_are_told_each_usage_once(tmp_path: Path) -> None:
+    told: list[Usage] = []
+
+    class Listening:
+        def series(self) -> list[int]:
+            return [1]
+
+        async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
+            told.extend(usages)
+
+    async with running_sink(tmp_path, [TOKENS], follower=Listening()) as rig:
+        past, future = "2026-01-15T11:00:00.25Z", "2199-01-01T00:00:00Z"
+        first = [canonical(str(n), '{"tokens": 0.5, "model": "m"}', time=past) for n in range(4)]
+        await send(rig.log, [*first, canonical("bad", "{}", time=past)])
+        await send(rig.log, [*first, canonical("later", '{"tokens": 9}', time=future)])
+        await rig.settle()
+    at, due = datetime(2026, 1, 15, 11, 0, 0, 250_000, UTC), datetime(2199, 1, 1, tzinfo=UTC)
+    assert sorted(told, key=lambda one: one.latest) == [
+        Usage(1, "alice", ("m",), None, Decimal(2), 4, at, at),
+        Usage(1, "alice", ("",), due, Decimal(9), 1, due, due),
+    ]

@@ -12,6 +12,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 from sqlalchemy import select
 
+from aggregator.following import Follower
 from aggregator.metrics import SinkMetrics
 from aggregator.sink import Sink
 from aggregator.stores.chdb import ChdbEngine
@@ -136,6 +137,7 @@ async def running_sink(
     log: EventLog | None = None,
     on_step: Step = no_step,
     options: SinkOptions | None = None,
+    follower: Follower | None = None,
 ) -> AsyncIterator[Rig]:
     """A sink over `path`, stopped and closed at the end."""
     database = Database.open(f"sqlite:///{path}/state.db")
@@ -149,6 +151,7 @@ async def running_sink(
         system_clock,
         SinkMetrics(CollectorRegistry()),
         options or SinkOptions(linger_seconds=0.0, retry_seconds=0.01, trim_log=False),
+        follower,
         on_step,
     )
     try:
