@@ -47,7 +47,8 @@ def test_the_sdk_with_an_api_key(node: str, tmp_path: Path, version: str) -> Non
     assert made.returncode == 0, made.stderr
     key = made.stdout.split()[-1]
     with MeterlineServer(data) as running:
-        assert running.client().get("/api/v1/meters").status_code == 401
+        with running.client() as client:
+            assert client.get("/api/v1/meters").status_code == 401
         _run(node, version, running.url, key)
 
 

@@ -5,7 +5,7 @@ export async function adapter(version, baseUrl, token) {
 }
 
 async function beta185(baseUrl, token) {
-  const { OpenMeter, HttpError, WindowSize } = await import('openmeter-185')
+  const { OpenMeter, WindowSize } = await import('openmeter-185')
   const openmeter = new OpenMeter({ baseUrl, token })
   return {
     windowSize: WindowSize.HOUR,
@@ -32,7 +32,7 @@ async function beta185(baseUrl, token) {
     },
     // What an error says: its status and its problem document.
     problem: (error) =>
-      error instanceof HttpError
+      error.name === 'HttpError' // which this version does not export
         ? { status: error.statusCode, title: error.problem?.title, detail: error.problem?.detail }
         : { status: error.status },
   }

@@ -43,7 +43,7 @@ await step('meters.create', async () => {
 await step('events.ingest one', async () => {
   const event = {
     specversion: '1.0',
-    id: 'id-1',
+    id: `id-${version}`,
     source: 'my-app',
     type,
     subject: 'user-1',
@@ -106,7 +106,7 @@ await step('events.list', async () => {
   const items = await sdk.listEvents()
   const ours = items.filter((item) => item.event.type === type)
   assert.equal(ours.length, 5)
-  const first = ours.find((item) => item.event.id === 'id-1')
+  const first = ours.find((item) => item.event.id === `id-${version}`)
   assert.equal(first.event.source, 'my-app')
   assert.deepEqual(first.event.data, { method: 'GET', path: '/a', duration_ms: 10 })
   assert.equal(first.validationError, undefined)
