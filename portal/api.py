@@ -17,6 +17,7 @@ from aggregator.service import QueryResult
 from meterline.kernel.clock import Clock
 from meterline.kernel.errors import ForbiddenError
 from meterline.kernel.meters import Meter
+from meterline.kernel.text import TEXT_PATTERN
 from meterline.web.auth import Principal, requires
 from meterline.web.json import ExactJSONResponse
 from portal.store import PortalToken
@@ -33,7 +34,11 @@ class TokenCreate(_Wire):
     # A misspelt `allowedMeterSlugs` must not open every meter.
     model_config = ConfigDict(extra="forbid")
 
-    subject: str = Field(min_length=1, description="Whose usage it may read.")
+    subject: str = Field(
+        min_length=1,
+        description="Whose usage it may read.",
+        json_schema_extra={"pattern": TEXT_PATTERN},
+    )
     expires_at: AwareDatetime | None = Field(
         default=None, description="RFC 3339, to the second. By default in an hour."
     )

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from aggregator.subjects import Subject, SubjectChange, SubjectService
+from meterline.kernel.text import TEXT_PATTERN
 from meterline.web.auth import Principal, requires
 from meterline.web.json import ExactJSONResponse
 from meterline.web.paging import decode_cursor, encode_cursor
@@ -20,8 +21,12 @@ class _Wire(BaseModel):
 class SubjectUpsert(_Wire):
     """A subject to make or change. What is absent stays as it is; null clears."""
 
-    key: str = Field(min_length=1, description="The `subject` of its events.")
-    display_name: str | None = None
+    key: str = Field(
+        min_length=1,
+        description="The `subject` of its events.",
+        json_schema_extra={"pattern": TEXT_PATTERN},
+    )
+    display_name: str | None = Field(default=None, json_schema_extra={"pattern": TEXT_PATTERN})
     metadata: dict[str, Any] | None = None
 
 

@@ -15,6 +15,7 @@ from datetime import datetime
 
 from meterline.kernel.errors import FieldError, ValidationError
 from meterline.kernel.ids import new_secret, new_ulid
+from meterline.kernel.text import is_text
 
 SCOPES = ("ingest", "read", "admin", "portal:issue")
 """Everything a key can be allowed to do. `admin` implies the others."""
@@ -55,8 +56,9 @@ def make_key(namespace: str, name: str, scopes: Iterable[str], now: datetime) ->
         errors.append(
             FieldError("namespace", "1 to 64 of a-z and 0-9, with single - or _ between them")
         )
-    if len(name) > _MAX_NAME_LENGTH or not name.isprintable():
-        errors.append(FieldError("name", f"at most {_MAX_NAME_LENGTH} printable characters"))
+    if len(name) > _MAX_NAME_LENGTH or not is_text(name):
+        reason = f"at most {_MAX_NAME_LENGTH} characters, none of them a control"
+        errors.append(FieldError("name", reason))
     if errors:
         raise ValidationError(f"{errors[0].where}: {errors[0].reason}", errors=errors)
     prefix = "ml_" + "".join(secrets.choice(_PREFIX_ALPHABET) for _ in range(12))

@@ -9,6 +9,9 @@ _FORBIDDEN = re.compile(
     + "]"
 )
 
+TEXT_PATTERN = r"^[^\u0000-\u001f\u007f-\u009f\ufdd0-\ufdef\ufffe\uffff]*$"
+"""What a JSON schema can say of it: all but the noncharacters beyond the first 65,536."""
+
 
 def is_text(text: str) -> bool:
     """Whether `text` has no control character, half surrogate pair or noncharacter."""

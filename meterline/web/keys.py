@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 from fastapi import APIRouter, Depends, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 from meterline.kernel.access import ApiKey, make_key
 from meterline.kernel.clock import Clock
 from meterline.kernel.errors import NotFoundError
+from meterline.kernel.text import TEXT_PATTERN
 from meterline.web.auth import Authenticator, KeyLookup, Principal, requires
 from meterline.web.json import ExactJSONResponse
 
@@ -74,9 +75,14 @@ class KeyCreate(_Wire):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(default="", max_length=256, description="What it is for.")
-    scopes: list[str] = Field(
-        min_length=1, max_length=16, description="`ingest`, `read`, `admin`, `portal:issue`."
+    name: str = Field(
+        default="",
+        max_length=256,
+        description="What it is for.",
+        json_schema_extra={"pattern": TEXT_PATTERN},
+    )
+    scopes: list[Literal["ingest", "read", "admin", "portal:issue"]] = Field(
+        min_length=1, max_length=16, description="What it may do; `admin` implies the others."
     )
 
 
