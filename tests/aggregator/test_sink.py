@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aggregator.checkup import check_store
 from aggregator.following import Usage
 from meterline.kernel.meters import Aggregation
 from meterline.kernel.quantity import OUT_OF_RANGE
@@ -172,3 +173,18 @@ async def test_followers_are_told_each_usage_once(tmp_path: Path) -> None:
         Usage(1, "alice", ("m",), None, Decimal(2), 4, at, at),
         Usage(1, "alice", ("",), due, Decimal(9), 1, due, due),
     ]
+
+
+async def test_the_checkup_finds_what_does_not_agree(tmp_path: Path) -> None:
+    async with running_sink(tmp_path, [TOKENS]) as rig:
+        await send(rig.log, [canonical(str(n), f'{{"tokens": {n}}}') for n in range(10)])
+        await rig.settle()
+        live = rig.sink.registry.live()
+        assert await check_store(rig.engine, live) == []
+        await rig.engine.execute("INSERT INTO points SELECT * FROM points WHERE idx = 3")
+        await rig.engine.execute("INSERT INTO events SELECT * FROM events WHERE idx = 5")
+        await rig.engine.execute("TRUNCATE TABLE keys")
+        found = [one.what for one in await check_store(rig.engine, live)]
+        assert found == ["events", "events", "keys"]
+        await rig.engine.execute("DELETE FROM totals WHERE series = 1")
+        assert "series 1" in [one.what for one in await check_store(rig.engine, live)]
