@@ -71,10 +71,10 @@ def test_each_fault_names_its_place_and_reason() -> None:
 
 
 def test_the_number_of_windows_is_limited_at_its_edge() -> None:
-    day = {"begin": "2026-01-01T00:00:00Z", "end": "2026-01-02T00:00:00Z"}
-    assert build_query(METER, QueryInput(**day, window_size="HOUR"), LIMITS)
-    longer = {**day, "end": "2026-01-02T00:00:01Z"}
-    assert refused(**longer, window_size="HOUR")[0] == "windowSize"
+    begin, end = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
+    assert build_query(METER, QueryInput(begin, end, "HOUR"), LIMITS)
+    longer = end.replace("00Z", "01Z")
+    assert refused(begin=begin, end=longer, window_size="HOUR")[0] == "windowSize"
 
 
 def test_parameters_spell_the_same() -> None:

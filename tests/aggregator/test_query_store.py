@@ -1,10 +1,11 @@
 """The store's answers are the reference's, for every aggregation, window, zone and filter."""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -16,6 +17,7 @@ from aggregator.cut import make_cut, needs_data_range, on_whole_minutes
 from aggregator.filters import Comparison, Either, Every, Filter, Membership
 from aggregator.query import MeterQuery, QueryLimits, QueryRow, TimeRange, later, row_order
 from aggregator.reference import PlainEvent
+from aggregator.rows import Statement
 from aggregator.series import Series
 from aggregator.sql import data_range, plan_query
 from meterline.kernel.instants import from_micros
@@ -44,22 +46,17 @@ class Stored:
             return []
         data = TimeRange()
         if needs_data_range(query):
-            statement = data_range(one, series, query)
-            first, last, count = self._read(statement.sql, statement.params)[0]
+            first, last, count = self._read(data_range(one, series, query))[0]
             if not count:
                 return []
             data = TimeRange(from_micros(first), from_micros(last) + timedelta(minutes=1))
         cut = make_cut(query, data, LIMITS)
         plan = plan_query(one, series, query, cut, on_whole_minutes(query, data), 100_000)
-        rows = [plan.row(cells, {}) for cells in self._read(*_texts(plan.statement))]
+        rows = [plan.row(cells, {}) for cells in self._read(plan.statement)]
         return sorted(rows, key=row_order) if query.window is None else rows
 
-    def _read(self, sql: str, params: Mapping[str, object]) -> list[tuple[object, ...]]:
-        return self.runner.run(self.rig.engine.query(sql, params))
-
-
-def _texts(statement: object) -> tuple[str, Mapping[str, object]]:
-    return statement.sql, statement.params  # type: ignore[attr-defined]
+    def _read(self, statement: Statement) -> list[tuple[Any, ...]]:
+        return self.runner.run(self.rig.engine.query(statement.sql, statement.params))
 
 
 METERS = {
@@ -142,8 +139,8 @@ def queries(draw: st.DrawFn) -> MeterQuery:
     window = draw(st.none() | st.sampled_from(WindowSize))
     if window in (WindowSize.MINUTE, WindowSize.HOUR):
         # Listing each odd minute of centuries is what the limit of windows is there for.
-        span = span if span.begin and span.end else TimeRange(*BUSY)
-        span = TimeRange(span.begin, min(span.end, span.begin + timedelta(days=60)))
+        begin, end = (span.begin, span.end) if span.begin and span.end else BUSY
+        span = TimeRange(begin, min(end, begin + timedelta(days=60)))
     return MeterQuery(
         range=span,
         since=later(span.begin, draw(st.none() | instants) if draw(st.booleans()) else None),

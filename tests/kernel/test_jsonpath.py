@@ -121,10 +121,10 @@ def test_find_agrees_with_a_parser(
     raw = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     expected: Any = value
     for step in steps:
-        wanted = dict if isinstance(step, str) else list
-        try:
-            expected = expected[step] if isinstance(expected, wanted) else ...
-        except (KeyError, IndexError):
-            expected = ...
+        if isinstance(step, str):
+            expected = expected.get(step, ...) if isinstance(expected, dict) else ...
+        else:
+            inside = isinstance(expected, list) and step < len(expected)
+            expected = expected[step] if inside else ...
     found = find(raw, JsonPath(tuple(steps)))
     assert (... if found is None else json.loads(found)) == expected
