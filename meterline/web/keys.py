@@ -1,6 +1,7 @@
 """Making, listing and revoking API keys, and the HTTP API for it."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, Protocol
 
@@ -10,7 +11,7 @@ from pydantic.alias_generators import to_camel
 
 from meterline.kernel.access import ApiKey, make_key
 from meterline.kernel.clock import Clock
-from meterline.kernel.errors import NotFoundError
+from meterline.kernel.errors import ConflictError, NotFoundError
 from meterline.kernel.text import TEXT_PATTERN
 from meterline.web.auth import Authenticator, KeyLookup, Principal, requires
 from meterline.web.json import ExactJSONResponse
@@ -32,21 +33,36 @@ class KeyStore(KeyLookup, Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """How many keys there may be."""
+
+    max_keys: int = 1_000
+    """Keys in use in one namespace."""
+
+
 class KeyService:
     """What can be done with keys; the API and the command line use the same one."""
 
     def __init__(
-        self, store: KeyStore, clock: Clock, authenticator: Authenticator | None = None
+        self,
+        store: KeyStore,
+        clock: Clock,
+        authenticator: Authenticator | None = None,
+        limits: KeyLimits | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
         self._authenticator = authenticator
+        self._limits = limits or KeyLimits()
 
     async def create(
         self, namespace: str, scopes: Sequence[str], name: str = ""
     ) -> tuple[ApiKey, str]:
         """A new key and its text. The text is nowhere kept: show it now or never."""
         key, text = make_key(namespace, name, scopes, self._clock())
+        if len(await self._store.list(namespace)) >= self._limits.max_keys:
+            raise ConflictError(f"the namespace has {self._limits.max_keys} keys: revoke some")
         await self._store.add(key)
         self._forget()
         return key, text

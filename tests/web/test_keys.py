@@ -9,8 +9,9 @@ from sqlalchemy import text
 
 from meterline.db.engine import Database
 from meterline.db.keys import SqlKeyStore
+from meterline.kernel.errors import ConflictError
 from meterline.web.auth import Authenticator
-from meterline.web.keys import KeyService, router
+from meterline.web.keys import KeyLimits, KeyService, router
 from tests.support.api import app_of, assert_problem, client_of
 from tests.support.clock import FixedClock
 from tests.support.database import migrated
@@ -113,3 +114,14 @@ async def test_the_command_line_may_name_any_namespace(service: KeyService) -> N
     key, _ = await service.create("acme", ["read"])
     await service.revoke(key.id)
     assert await service.list() == []
+
+
+async def test_a_namespace_has_a_limit_of_keys(database: Database) -> None:
+    service = KeyService(SqlKeyStore(database), FixedClock(), limits=KeyLimits(max_keys=2))
+    first, _ = await service.create("a", ["read"])
+    await service.create("a", ["read"])
+    await service.create("b", ["read"])
+    with pytest.raises(ConflictError, match="2 keys"):
+        await service.create("a", ["read"])
+    await service.revoke(first.id)
+    await service.create("a", ["read"])
