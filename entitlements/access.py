@@ -6,8 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 
 from entitlements.balance import Balance
-
-ZERO = Decimal(0)
+from entitlements.balance.exact import ROOM, ZERO
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +61,7 @@ def metered_access(
         overage=balance.overage,
         total_available_grant_amount=balance.total_available_grant_amount,
         held=held,
-        available=balance.balance - held,
+        available=ROOM.subtract(balance.balance, held),
         as_of=balance.at,
         grant_balances=balance.grant_balances,
     )

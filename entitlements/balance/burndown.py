@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal, localcontext
 
-from entitlements.balance.exact import ROOM
+from entitlements.balance.exact import ROOM, ZERO, total
 from entitlements.balance.metering import Metering
-from entitlements.balance.model import ZERO
 from entitlements.balance.phases import Changes, Phase, Plan
 from entitlements.balance.recorder import Recorder
 from entitlements.balance.results import Amounts, Balance, Level, Run
@@ -82,7 +81,7 @@ class _Burner:
         self._active: tuple[int, ...] = ()
         self._balances: Amounts = [ZERO] * len(plan.grants)
         self._filled = self._balances
-        self._usage = self._burnt = self._owed = ZERO
+        self._usage = self._burnt = self._owed = self._preserved = ZERO
         if plan.since:
             self._resume(plan.since)
 
@@ -133,26 +132,25 @@ class _Burner:
         for rank in changes.ended:
             active.remove(rank)
             self._balances[rank] = self._filled[rank] = ZERO
-        # A gauge owes what it reads, besides overage that was preserved at a reset.
-        preserved = self._owed - self._usage if self._gauge else ZERO
         if changes.border:
             fresh = min(changes.recurred + changes.started, default=len(self._plan.grants))
-            preserved = self._reset(at, active, fresh, preserve=changes.border.preserve_overage)
+            self._reset(at, active, fresh, preserve=changes.border.preserve_overage)
         for rank in changes.started:
             insort(active, rank)
         for rank in changes.started + changes.recurred:
             self._balances[rank] = self._filled[rank] = self._plan.grants[rank].amount
         self._active = tuple(active)
         if self._gauge:
-            self._refill(preserved)
+            self._refill()
 
-    def _reset(self, at: datetime, active: list[int], fresh: int, *, preserve: bool) -> Decimal:
-        """Roll the active grants over and start a period; the overage that is preserved.
+    def _reset(self, at: datetime, active: list[int], fresh: int, *, preserve: bool) -> None:
+        """Roll the active grants over and start a period.
 
-        It is paid at once by the grants that come before the first fresh one, so that none pays
-        which is filled anew at this very instant; the rest is left to the new phase.
+        Overage that is preserved is paid at once by the grants that come before the first fresh
+        one, so that none pays which is filled anew at this very instant; the rest is left to the
+        new phase.
         """
-        preserved = max(self._owed, ZERO) if preserve else ZERO
+        self._preserved = preserved = max(self._owed, ZERO) if preserve else ZERO
         for rank in active:
             kept = rolled_over(self._plan.grants[rank], self._balances[rank])
             self._balances[rank] = self._filled[rank] = kept
@@ -164,24 +162,26 @@ class _Burner:
             closing = Level(ZERO, self._balances, self._owed)
             self._recorder.rollover(at, tuple(active), opening, closing)
         self._balances = self._balances.copy()
-        return preserved
 
-    def _refill(self, preserved: Decimal) -> None:
-        """Grants are limits of a gauge: each phase starts with all of them, less its reading."""
+    def _refill(self) -> None:
+        """Grants are limits of a gauge: each phase starts with all of them, and owes its reading.
+
+        So a gauge keeps its reading when grants change.
+        """
         for rank in self._active:
             self._balances[rank] = self._filled[rank] = self._plan.grants[rank].amount
-        self._owed, self._burnt = preserved + self._usage, ZERO
+        self._owed, self._burnt = self._preserved + self._usage, ZERO
 
     def _balance(self, phase: Phase, at: datetime, level: Level) -> Balance:
         balances = {self._plan.grants[rank].id: level.balances[rank] for rank in self._active}
-        total = sum(balances.values(), ZERO)
+        left = total(balances.values())
         return Balance(
             at=at,
             period_start=phase.period_start,
-            balance=total,
+            balance=left,
             usage=level.usage,
             overage=max(level.owed, ZERO),
-            total_available_grant_amount=self._burnt_at(level) + total,
+            total_available_grant_amount=self._burnt_at(level) + left,
             grant_balances=balances,
         )
 
@@ -199,6 +199,8 @@ class _Burner:
 
     def _resume(self, since: Snapshot) -> None:
         self._usage, self._burnt, self._owed = since.usage, since.burnt, since.owed
+        # What a gauge owes at the start of a phase is its reading, and this.
+        self._preserved = since.owed - since.usage
         held = [(rank, g.id) for rank, g in enumerate(self._plan.grants) if g.id in since.balances]
         self._active = tuple(rank for rank, _ in held)
         self._filled = self._filled.copy()

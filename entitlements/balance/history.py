@@ -7,7 +7,8 @@ from decimal import Decimal
 from zoneinfo import ZoneInfo
 
 from entitlements.balance.burndown import burn
-from entitlements.balance.model import ZERO, Allowance
+from entitlements.balance.exact import ZERO
+from entitlements.balance.model import Allowance
 from entitlements.balance.phases import Plan, plan
 from entitlements.balance.results import Segment
 from entitlements.balance.snapshots import Snapshot

@@ -4,10 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+from entitlements.balance.exact import ZERO
 from entitlements.balance.metering import Metering
 from meterline.kernel.periods import Recurrence
-
-ZERO = Decimal(0)
 
 
 @dataclass(frozen=True, slots=True)

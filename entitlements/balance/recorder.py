@@ -3,8 +3,8 @@
 from dataclasses import replace
 from datetime import datetime
 
+from entitlements.balance.exact import ZERO
 from entitlements.balance.metering import Metering
-from entitlements.balance.model import ZERO
 from entitlements.balance.phases import Phase, Plan
 from entitlements.balance.results import Level, Segment
 from meterline.kernel.periods import Period

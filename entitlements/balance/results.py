@@ -6,6 +6,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
+from entitlements.balance.exact import total
 from entitlements.balance.snapshots import Snapshot
 from meterline.kernel.periods import Period
 
@@ -60,11 +61,11 @@ class Segment:
 
     @property
     def balance_at_start(self) -> Decimal:
-        return sum(self.grant_balances_at_start.values(), Decimal(0))
+        return total(self.grant_balances_at_start.values())
 
     @property
     def balance_at_end(self) -> Decimal:
-        return sum(self.grant_balances_at_end.values(), Decimal(0))
+        return total(self.grant_balances_at_end.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,8 @@ class State:
 def occurrences(recurrence: Recurrence, start: datetime, end: datetime) -> list[datetime]:
     """All in [start, end], by dateutil, in UTC."""
     step = recurrence.interval
-    found, n = [], -2000
+    found: list[datetime] = []
+    n = -2000
     while True:
         delta = relativedelta(months=step.months * n, days=step.days * n)
         at = recurrence.anchor.astimezone(UTC) + delta + step.time * n

@@ -77,7 +77,7 @@ def test_nothing_depends_on_the_order_of_arrival(
     before = balance_at(allowance, at, MemoryMeter(events=used).read)
     mixed, given_, by_hand = list(used), list(allowance.grants), list(allowance.resets)
     for things in (mixed, given_, by_hand):
-        shuffler.shuffle(things)  # type: ignore[arg-type]
+        shuffler.shuffle(things)
     allowance = replace(allowance, grants=tuple(given_), resets=tuple(by_hand))
     assert balance_at(allowance, at, MemoryMeter(events=mixed).read) == before
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
 
+from entitlements.balance.exact import total
 from meterline.kernel.meters import Aggregation
 from meterline.kernel.periods import Period
 
@@ -35,7 +36,7 @@ class MemoryMeter:
             return None
         match self.aggregation:
             case Aggregation.SUM:
-                return sum((e.amount for e in events), Decimal(0))
+                return total(e.amount for e in events)
             case Aggregation.COUNT:
                 return Decimal(len(events))
             case Aggregation.UNIQUE_COUNT:
