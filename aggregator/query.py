@@ -29,8 +29,8 @@ class QueryLimits:
 
     max_subjects: int = 100
     """Subjects in one query."""
-    max_windows: int = 150_000
-    """Windows of one query; all days of three centuries fit."""
+    max_windows: int = 100_000
+    """Windows of one query."""
     max_rows: int = 100_000
     """Rows of one answer."""
     max_listed: int = 10_000

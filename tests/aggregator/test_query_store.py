@@ -27,7 +27,7 @@ from tests.support import nasty
 from tests.support.usage import Rig, meter, running_sink
 
 GROUPS = {"model": "$.model", "tier": "$['user-tier'].name", "first": "$.list[0]"}
-LIMITS = QueryLimits()
+LIMITS = QueryLimits(max_windows=150_000)
 BATCHES = 10
 
 
