@@ -39,8 +39,11 @@ check: .venv/.dev ## Format, lint, types, import contracts, tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
-bench: .venv/.dev ## Measure this machine and print the table of the README
-	$(BIN)/python -m bench
+bench: .venv/.dev ## Measure this machine, and print tables
+	$(BIN)/python -m bench.ingest
+	$(BIN)/python -m bench.endtoend
+	$(BIN)/python -m bench.queries
+	$(BIN)/python -m bench.balance
 
 demo: .venv/.run ## Start a server on example data in a temporary folder and show answers
 	$(BIN)/meterline demo

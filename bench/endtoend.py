@@ -67,7 +67,7 @@ def engine_alone(folder: Path, bodies: Sequence[bytes]) -> float:
         for body in bodies
     ]
     columns = ("ns", "id", "source", "type", "subject", "time", "data")
-    settings = {
+    settings: dict[str, str | int] = {
         "input_format_skip_unknown_fields": 1,
         "date_time_input_format": "best_effort",
         "async_insert": 0,

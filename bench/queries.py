@@ -110,7 +110,7 @@ def ready_seconds(client: httpx.Client) -> float:
 def queries(client: httpx.Client) -> dict[str, float]:
     """Median milliseconds of each kind of query."""
 
-    def ask(**params: object) -> None:
+    def ask(**params: str | list[str]) -> None:
         answer = client.get("/api/v1/meters/tokens/query", params={**_MONTH, **params})
         answer.raise_for_status()
         assert answer.json()["data"]
