@@ -56,6 +56,12 @@ _COMPARISONS = {
 }
 
 
+def value_of_points(meter: Meter) -> str:
+    """The aggregate over points whose one value is the meter's; not for AVG."""
+    (value,) = _OF_POINTS[meter.aggregation]
+    return value
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A statement and how its rows become an answer's."""
@@ -101,7 +107,7 @@ def plan_query(
     if totals and _fits_totals(meter, series, query):
         micros, source, values = "t", _totals(series, query, bind), _OF_TOTALS
     else:
-        micros, source, values = _TIME, _points(series, query, bind, meter), _OF_POINTS
+        micros, source, values = _TIME, points_of(series, query, bind, meter), _OF_POINTS
     keys = [] if cut is None else [cut.start_sql(micros, bind)]
     keys += ["subject"] if query.by_subject else []
     keys += [_dim(meter, series, key) for key in query.group_by]
@@ -123,7 +129,7 @@ def data_range(meter: Meter, series: Series, query: MeterQuery) -> Statement:
     """
     bind = Binder()
     if series.gaps:
-        times, source = _TIME, _points(series, query, bind, meter)
+        times, source = _TIME, points_of(series, query, bind, meter)
     else:
         times, source = (
             f"toUnixTimestamp64Second(minute) * {_MILLION}",
@@ -135,7 +141,7 @@ def data_range(meter: Meter, series: Series, query: MeterQuery) -> Statement:
 def list_subjects(meter: Meter, series: Series, span: TimeRange, limit: int) -> Statement:
     """The distinct subjects with points in a range."""
     bind = Binder()
-    source = _points(series, MeterQuery(span, span.begin), bind, meter)
+    source = points_of(series, MeterQuery(span, span.begin), bind, meter)
     sql = f"SELECT DISTINCT subject FROM {source} ORDER BY subject LIMIT {limit}"
     return Statement(sql, bind.params)
 
@@ -143,7 +149,7 @@ def list_subjects(meter: Meter, series: Series, span: TimeRange, limit: int) -> 
 def list_values(meter: Meter, series: Series, key: str, span: TimeRange, limit: int) -> Statement:
     """The distinct texts of a groupBy key in a range, the empty one left out."""
     bind = Binder()
-    source = _points(series, MeterQuery(span, span.begin), bind, meter)
+    source = points_of(series, MeterQuery(span, span.begin), bind, meter)
     sql = f"SELECT DISTINCT {_dim(meter, series, key)} AS k FROM {source}"
     return Statement(f"SELECT k FROM ({sql}) WHERE k != '' ORDER BY k LIMIT {limit}", bind.params)
 
@@ -207,7 +213,7 @@ def _totals(series: Series, query: MeterQuery, bind: Binder) -> str:
     return f"({' UNION ALL '.join(parts)})"
 
 
-def _points(series: Series, query: MeterQuery, bind: Binder, meter: Meter) -> str:
+def points_of(series: Series, query: MeterQuery, bind: Binder, meter: Meter) -> str:
     """The source of a query over single events, as table and WHERE."""
     conditions = _between("time", query.since, query.range.end, bind)
     if query.subjects:
