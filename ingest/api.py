@@ -5,6 +5,7 @@ import logging
 from time import perf_counter
 from typing import Protocol
 
+from ingest.deadlines import Deadlines
 from ingest.encodings import coding_of
 from ingest.faults import InvalidEventsError
 from ingest.service import IngestService
@@ -46,6 +47,7 @@ class IngestEndpoint:
         self._authenticate = authenticator.authenticate
         self._metrics = service.metrics
         self._limits = service.limits
+        self._deadlines = Deadlines(service.limits.body_timeout_seconds)
         self._buffered = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,8 +88,9 @@ class IngestEndpoint:
         held = 0
         try:
             chunks: list[bytes] = []
-            async with asyncio.timeout(self._limits.body_timeout_seconds):
-                more = True
+            more = True
+            task = self._deadlines.begin()
+            try:
                 while more:
                     message = await receive()
                     if message["type"] == "http.disconnect":
@@ -98,13 +101,17 @@ class IngestEndpoint:
                         chunks.append(chunk)
                         held += len(chunk)
                         self._hold(len(chunk), held)
+            except asyncio.CancelledError:
+                if self._deadlines.was_late(task):
+                    seconds = self._deadlines.seconds
+                    raise BodyTimeoutError(f"the body took longer than {seconds:g} s") from None
+                raise
+            finally:
+                self._deadlines.end(task)
             body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
             await self._service.ingest(
                 principal.namespace, scope["headers"], content_type, decoder, body
             )
-        except TimeoutError:
-            seconds = self._limits.body_timeout_seconds
-            raise BodyTimeoutError(f"the body did not arrive within {seconds:g} s") from None
         finally:
             self._buffered -= held
 
