@@ -49,9 +49,8 @@ class HistoryPlan:
 
     @property
     def spans(self) -> tuple[Period, ...]:
-        """The plan's own spans, then one for each window."""
-        until = self.plan.until
-        return self.plan.spans + tuple(Period(w.start, min(w.end, until)) for w in self.windows)
+        """The plan's own spans, then the windows."""
+        return self.plan.spans + self.windows
 
 
 def plan_history(
@@ -65,9 +64,9 @@ def plan_history(
 ) -> HistoryPlan:
     """The history of [start, end), in windows of a zone.
 
-    Windows are whole, so history starts with the window that holds `start`; one that starts
-    before measurement is left out. Nothing after `end` is counted. A snapshot to start from must
-    not be later than the first window.
+    Windows are whole: history starts with the window that holds `start`, and the usage of the
+    last one is counted to its own end. One that starts before measurement is left out. Segments
+    end at `end`. A snapshot is used only when it is not later than the start.
     """
     measured = allowance.terms.measure_from
     if start < measured:

@@ -14,25 +14,18 @@ def check_reset(allowance: Allowance, at: datetime, now: datetime) -> None:
     The period that `now` is in may be reset, from its start on. A period that is over keeps its
     end: its rollover has been lived with.
     """
-    if at > now:
-        raise ValidationError(f"cannot reset at {format_instant(at)}: it is in the future")
-    later = max((reset.at for reset in allowance.resets if reset.at > at), default=None)
-    if later is not None:
+    _check(at, now, allowance, "reset")
+    by_hand = [reset.at for reset in allowance.resets]
+    if by_hand and at < max(by_hand):
+        last = format_instant(max(by_hand))
         raise ValidationError(
-            f"cannot reset at {format_instant(at)}: it is before the reset at "
-            f"{format_instant(later)}"
-        )
-    start = period_at(allowance, now).start
-    if at < start:
-        raise ValidationError(
-            f"cannot reset at {format_instant(at)}: it is before the start of the current "
-            f"usage period, {format_instant(start)}"
+            f"cannot reset at {format_instant(at)}: it is before last reset {last}"
         )
     if at == allowance.terms.measure_from:
         raise ValidationError(
             f"cannot reset at {format_instant(at)}: that is when measurement starts"
         )
-    if any(reset.at == at for reset in allowance.resets):
+    if at in by_hand:
         raise ValidationError(
             f"cannot reset at {format_instant(at)}: there is a reset at this time already"
         )
@@ -40,15 +33,19 @@ def check_reset(allowance: Allowance, at: datetime, now: datetime) -> None:
 
 def check_void(allowance: Allowance, grant: Grant, at: datetime, now: datetime) -> None:
     """Refuse to void a grant in the future, twice, or in a period that is over."""
-    if at > now:
-        raise ValidationError(f"cannot void at {format_instant(at)}: it is in the future")
     if grant.voided_at is not None:
-        raise ValidationError(
-            f"the grant is already voided, since {format_instant(grant.voided_at)}"
-        )
+        since = format_instant(grant.voided_at)
+        raise ValidationError(f"the grant is already voided, since {since}")
+    _check(at, now, allowance, "void")
+
+
+def _check(at: datetime, now: datetime, allowance: Allowance, action: str) -> None:
+    """Refuse what is after `now` or before the period that `now` is in."""
     start = period_at(allowance, now).start
+    if at > now:
+        raise ValidationError(f"cannot {action} at {format_instant(at)}: it is in the future")
     if at < start:
         raise ValidationError(
-            f"cannot void at {format_instant(at)}: it is before the start of the current "
-            f"usage period, {format_instant(start)}"
+            f"cannot {action} at {format_instant(at)}: it is before current usage period start "
+            f"{format_instant(start)}"
         )
