@@ -58,6 +58,10 @@ class MemoryLog:
         """See `EventLog.end`."""
         return self._end
 
+    async def count(self, partition: int, after: int) -> int:
+        """See `EventLog.count`."""
+        return sum(record.count for record in self._records if record.offset > after)
+
     async def trim(self, partition: int, through: int) -> None:
         """See `EventLog.trim`."""
         self._records = [record for record in self._records if record.offset > through]

@@ -57,6 +57,13 @@ class EventLog(Protocol):
         """The last offset given out in the partition, 0 if none."""
         ...
 
+    async def count(self, partition: int, after: int) -> int:
+        """How many events the records after offset `after` hold, for people and metrics.
+
+        A few too many when `after` lies within what was made durable at once.
+        """
+        ...
+
     async def trim(self, partition: int, through: int) -> None:
         """Forget records up to and including offset `through`."""
         ...

@@ -132,6 +132,13 @@ class SqliteLog:
         """See `EventLog.end`."""
         return self._end
 
+    async def count(self, partition: int, after: int) -> int:
+        """See `EventLog.count`."""
+        if self._end <= after:
+            return 0
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._read_pool, self._count, after)
+
     async def trim(self, partition: int, through: int) -> None:
         """See `EventLog.trim`. Works in small transactions, so appends pass in between."""
         loop = asyncio.get_running_loop()
@@ -210,6 +217,13 @@ class SqliteLog:
         except sqlite3.Error as error:
             raise UnavailableError(f"the event log cannot be read: {error}") from error
         return found
+
+    def _count(self, after: int) -> int:
+        sql = "SELECT coalesce(sum(events), 0) FROM groups WHERE last > ?"
+        try:
+            return int(self._reader.execute(sql, (after,)).fetchone()[0])
+        except sqlite3.Error as error:
+            raise UnavailableError(f"the event log cannot be read: {error}") from error
 
     # The keeper's thread.
 

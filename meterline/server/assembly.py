@@ -148,7 +148,7 @@ async def assembled(
             registry=registry,
             serve_metrics=settings.telemetry.metrics,
             tracer=tracing.tracer,
-            before_scrape=[SinkGauges(registry, sink.status).refresh],
+            before_scrape=[SinkGauges(registry, sink.status, stores.log).refresh],
             portal_origins=settings.portal.allowed_origins,
         )
         yield Assembly(create_app(parts), authenticator)
@@ -257,7 +257,7 @@ def _readiness(settings: Settings, stores: Stores, sink: Sink) -> Readiness:
             "log": log_check(settings.server.data_dir),
             "database": database_check(stores.database),
             "store": store_check(stores.engine),
-            "sink": sink_check(sink.status),
+            "sink": sink_check(sink.status, stores.log),
         }
     )
 

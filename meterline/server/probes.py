@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from aggregator.stores.engine import Engine
 from aggregator.worker import PartitionStatus
 from meterline.db.engine import Database
+from meterline.eventlog.port import EventLog
 from meterline.kernel.errors import UnavailableError
 from meterline.server.health import Check, CheckResult
 
@@ -55,7 +56,7 @@ def store_check(engine: Engine) -> Check:
     return check
 
 
-def sink_check(status: SinkStatus) -> Check:
+def sink_check(status: SinkStatus, log: EventLog) -> Check:
     """Whether acknowledged events reach the store: not ok once the sink stalls."""
 
     async def check() -> CheckResult:
@@ -63,7 +64,7 @@ def sink_check(status: SinkStatus) -> Check:
         return CheckResult(
             not any(one.stalled for one in partitions),
             {
-                "lagBatches": sum(one.end - one.position for one in partitions),
+                "lagEvents": sum([await log.count(one.part, one.position) for one in partitions]),
                 "lagSeconds": round(max((one.lag_seconds for one in partitions), default=0.0), 3),
                 "failing": any(one.last_error is not None for one in partitions),
             },
@@ -75,17 +76,18 @@ def sink_check(status: SinkStatus) -> Check:
 class SinkGauges:
     """Where the sink is, as metrics; `refresh` before each scrape."""
 
-    def __init__(self, registry: CollectorRegistry, status: SinkStatus) -> None:
+    def __init__(self, registry: CollectorRegistry, status: SinkStatus, log: EventLog) -> None:
         self._status = status
-        self._batches = Gauge(
-            "meterline_sink_lag_batches",
-            "Batches acknowledged and not yet in the store.",
+        self._log = log
+        self._events = Gauge(
+            "meterline_sink_lag_events",
+            "Events acknowledged and not yet in the store.",
             ["partition"],
             registry=registry,
         )
         self._seconds = Gauge(
             "meterline_sink_lag_seconds",
-            "Age of the oldest batch that is not yet in the store.",
+            "Age of the oldest event that is not yet in the store.",
             ["partition"],
             registry=registry,
         )
@@ -100,6 +102,6 @@ class SinkGauges:
         """Ask the sink."""
         for one in await self._status():
             part = str(one.part)
-            self._batches.labels(part).set(one.end - one.position)
+            self._events.labels(part).set(await self._log.count(one.part, one.position))
             self._seconds.labels(part).set(one.lag_seconds)
             self._stalled.labels(part).set(one.stalled)

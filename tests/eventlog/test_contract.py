@@ -71,6 +71,15 @@ async def test_a_read_gives_one_record_at_least_and_then_keeps_to_the_limit(log:
     assert len(await log.read(0, 0, 39)) == 3
 
 
+async def test_the_events_after_an_offset_are_counted(log: EventLog) -> None:
+    offsets = [await append(log, number, count=10 + number) for number in range(3)]
+    assert await log.count(0, 0) == 33
+    assert await log.count(0, offsets[0]) == 23
+    assert await log.count(0, offsets[2]) == 0
+    await log.trim(0, offsets[1])
+    assert await log.count(0, 0) == 12
+
+
 async def test_waiting_ends_when_a_record_is_appended(log: EventLog) -> None:
     waiting = asyncio.create_task(log.wait(0, 0, 30))
     await asyncio.sleep(0)

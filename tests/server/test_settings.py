@@ -3,10 +3,14 @@ from pathlib import Path
 
 import pytest
 
+from aggregator.query import QueryLimits
+from aggregator.worker import SinkOptions
 from ingest.limits import IngestLimits
 from meterline.kernel.errors import ValidationError
 from meterline.server import settings_docs
 from meterline.server.settings import load_settings, parse_assignments
+from meterline.web.auth import AuthLimits
+from portal.tokens import PortalLimits
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +26,14 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_defaults_are_those_of_the_services() -> None:
     settings = load_settings()
     assert IngestLimits(**settings.ingest.model_dump()) == IngestLimits()
+    assert SinkOptions(**settings.sink.model_dump()) == SinkOptions()
+    limits = PortalLimits()
+    assert settings.portal.default_lifetime_seconds == limits.default_lifetime_seconds
+    assert settings.portal.max_lifetime_seconds == limits.max_lifetime_seconds
+    assert settings.auth.remember_seconds == AuthLimits().remember_seconds
+    query = QueryLimits()
+    for name in ("max_subjects", "max_windows", "max_rows", "max_listed"):
+        assert getattr(settings.query, name) == getattr(query, name)
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8888)
 
 
