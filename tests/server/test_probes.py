@@ -20,6 +20,10 @@ def status_of(position: int, *, stalled: bool = False, error: str | None = None)
     return status
 
 
+def names_in(folder: Path) -> list[str]:
+    return [file.name for file in folder.iterdir()]
+
+
 @pytest.fixture
 async def log() -> MemoryLog:
     log = MemoryLog()
@@ -49,6 +53,6 @@ async def test_the_lag_is_a_metric(log: MemoryLog) -> None:
 
 async def test_a_folder_that_takes_no_bytes_is_not_ready(tmp_path: Path) -> None:
     assert (await log_check(tmp_path)()).ok
-    assert list(tmp_path.iterdir()) == []
+    assert names_in(tmp_path) == []
     with pytest.raises(UnavailableError):
         await log_check(tmp_path / "nowhere")()
