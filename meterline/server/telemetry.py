@@ -4,6 +4,7 @@ One pure ASGI layer around everything. It sits on the hot path, so it looks metr
 dictionaries and does nothing per request that it does not need.
 """
 
+from itertools import count
 from time import perf_counter
 from typing import Any
 
@@ -17,10 +18,12 @@ from prometheus_client import (
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from meterline.kernel.clock import system_clock
 from meterline.kernel.errors import ValidationError
+from meterline.kernel.ids import new_ulid
 from meterline.server.settings import TelemetrySettings
 from meterline.version import __version__
-from meterline.web.asgi import ASGIApp, Message, Receive, Scope, Send
+from meterline.web.asgi import ASGIApp, Message, Receive, Scope, Send, header
 from meterline.web.problem import request_id_of
 
 _LATENCY_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -62,6 +65,8 @@ class RequestObserver:
         )
         self._in_flight = 0
         self._open.set_function(lambda: self._in_flight)
+        self._ids = new_ulid(system_clock())
+        self._numbers = count(1)
         self._known: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,7 +75,7 @@ class RequestObserver:
             await self._app(scope, receive, send)
             return
         status = 0
-        id_header = (b"x-request-id", request_id_of(scope).encode("ascii"))
+        id_header = (b"x-request-id", self._request_id(scope).encode("ascii"))
 
         async def noting_send(message: Message) -> None:
             nonlocal status
@@ -91,12 +96,18 @@ class RequestObserver:
             # No status: the client left before there was an answer (499, as nginx calls it).
             self._note(scope, status or 499, perf_counter() - started)
 
+    def _request_id(self, scope: Scope) -> str:
+        """The caller's id, else ours: an identifier a request would cost more than all else here."""
+        if header(scope, b"x-request-id") is None:
+            scope["meterline.request_id"] = f"{self._ids}-{next(self._numbers)}"
+        return request_id_of(scope)
+
     def _note(self, scope: Scope, status: int, seconds: float) -> None:
         key = (route_of(scope), _method_of(scope), status)
         found = self._known.get(key)
         if found is None:
-            count = self._count.labels(key[0], key[1], str(status))
-            found = self._known[key] = (count, self._seconds.labels(key[0], key[1]))
+            requests = self._count.labels(key[0], key[1], str(status))
+            found = self._known[key] = (requests, self._seconds.labels(key[0], key[1]))
         found[0].inc()
         found[1].observe(seconds)
 
