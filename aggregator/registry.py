@@ -73,6 +73,10 @@ class SeriesRegistry:
         """Every series, in the order of ids."""
         return sorted((one.series for one in self._by_key.values()), key=lambda one: one.id)
 
+    def has(self, series_id: int) -> bool:
+        """Whether a series is live."""
+        return any(one.series.id == series_id for one in self._by_key.values())
+
     def get(self, meter: Meter) -> Series:
         """The series that a meter's queries read.
 

@@ -53,13 +53,22 @@ def plan_spans(meter: Meter, series: Series, query: SpanQuery) -> Statement:
     else:
         inside = f"{micros} >= starts[i] AND {micros} < ends[i]"
         rows = f"SELECT *, i FROM (SELECT * FROM {source}) ARRAY JOIN arrayEnumerate(starts) AS i"
-    through = "".join(
-        f" AND (part != {part} OR off <= {offset})"
-        for part, offset in sorted((query.through or {}).items())
-    )
     value = sql.value_of_points(meter)
     return Statement(
-        f"WITH {listed} SELECT i - 1, {value} FROM ({rows}) WHERE {inside}{through} GROUP BY i",
+        f"WITH {listed} SELECT i - 1, {value} FROM ({rows})"
+        f" WHERE {inside}{_through(query)} GROUP BY i",
+        bind.params,
+    )
+
+
+def plan_instants(meter: Meter, series: Series, query: SpanQuery, limit: int) -> Statement:
+    """A statement that answers (microseconds since 1970, value) for each instant of one span."""
+    bind = Binder()
+    source = sql.points_of(series, _meter_query(meter, query), bind, meter)
+    return Statement(
+        f"SELECT toUnixTimestamp64Micro(time) AS t, {sql.value_of_points(meter)}"
+        f" FROM (SELECT * FROM {source}) WHERE 1{_through(query)}"
+        f" GROUP BY t ORDER BY t LIMIT {limit}",
         bind.params,
     )
 
@@ -70,6 +79,13 @@ def read_spans(rows: Sequence[tuple[int, Decimal | int]], count: int) -> list[De
     for index, value in rows:
         values[index] = Decimal(value)
     return values
+
+
+def _through(query: SpanQuery) -> str:
+    return "".join(
+        f" AND (part != {part} OR off <= {offset})"
+        for part, offset in sorted((query.through or {}).items())
+    )
 
 
 def _meter_query(meter: Meter, query: SpanQuery) -> MeterQuery:

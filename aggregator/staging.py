@@ -10,11 +10,11 @@ import numpy as np
 from aggregator import rows
 from aggregator.dedupe import KEY_DTYPE, Keys, SeenKeys, Verdict, judge, repeated
 from aggregator.exact import by_type, read_points
-from aggregator.following import Usage
 from aggregator.rows import CONFLICT, DUPLICATE
 from aggregator.series import Series
 from aggregator.stores.engine import Engine, UnreadableError
 from meterline.eventlog.port import Record
+from meterline.kernel.usage import Usage
 
 _RECORD_COLUMNS = ("off", "ns", "at", "e")
 _STORED_DTYPE = np.dtype([("low", "<u8"), ("high", "<u8"), ("content", "<u8")])
@@ -135,7 +135,7 @@ class Staging:
         """What the staged points of these series add up to, by subject and dimensions."""
         wanted = ", ".join(map(str, sorted(series)))
         found = await self._engine.query(
-            "SELECT series, subject, dims, if(time > {at:DateTime64(6)}, time, NULL) AS due,"
+            "SELECT series, subject, dims, if(time >= {at:DateTime64(6)}, time, NULL) AS due,"
             " sum(toDecimal256(assumeNotNull(value), 18)), count(), min(time), max(time)"
             f" FROM staging_points_{self._part}"
             f" WHERE value IS NOT NULL AND series IN ({wanted})"

@@ -192,12 +192,7 @@ class PartitionSink:
         series = [one for one in self._registry.live() if one.id in set(plan.series)]
         faults = await self._staging.read_points(series, staged.judged)
         await self._insert(plan, series, staged, faults)
-        wanted = set(plan.series).intersection(self._follower.series())
-        usages = await self._staging.usages(wanted, plan.planned_at) if wanted else ()
-        async with self._database.transaction() as conn:
-            if usages:
-                await self._follower.apply(conn, usages)
-            await state.commit_plan(conn, plan)
+        await self._commit(plan)
         await self._on_step("committed")
         self._seen.add(staged.keys["low"])
         await self._advance(plan, records)
@@ -211,6 +206,17 @@ class PartitionSink:
         if self._options.trim_log:
             await self._log.trim(self.part, plan.last)
             await self._on_step("trimmed")
+
+    async def _commit(self, plan: Plan) -> None:
+        """Move the position past the plan, and tell the follower, in one transaction."""
+        async with self._database.transaction() as conn:
+            # Who begins to follow a series does so in a transaction too: before this one, which
+            # then tells it, or after it, when the position says that it must read the store.
+            wanted = set(plan.series).intersection(await self._follower.series(conn))
+            if wanted:
+                usages = await self._staging.usages(wanted, plan.planned_at)
+                await self._follower.apply(conn, usages)
+            await state.commit_plan(conn, plan)
 
     async def _stage(self, plan: Plan, records: Sequence[Record]) -> tuple[Plan, Staged]:
         kept = [record for record in records if record.offset not in plan.skipped]

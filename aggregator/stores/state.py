@@ -86,6 +86,12 @@ async def load_position(conn: AsyncConnection, part: int) -> int:
     return row.scalar_one_or_none() or 0
 
 
+async def load_positions(conn: AsyncConnection) -> dict[int, int]:
+    """The last offset that is fully applied, of each partition that has one."""
+    found = await conn.execute(sa.select(sink_partitions.c.part, sink_partitions.c.position))
+    return {row.part: row.position for row in found}
+
+
 async def load_plan(conn: AsyncConnection, part: int) -> Plan | None:
     """The plan that was begun and not committed, if there is one."""
     found = (

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aggregator.checkup import check_store
-from aggregator.following import Usage
 from meterline.kernel.meters import Aggregation
 from meterline.kernel.quantity import OUT_OF_RANGE
+from meterline.kernel.usage import Usage
 from tests.support.usage import canonical, meter, running_sink, send
 
 WIDEST = "12345678901234567890.123456789012345678"
@@ -156,7 +156,7 @@ async def test_followers_are_told_each_usage_once(tmp_path: Path) -> None:
     told: list[Usage] = []
 
     class Listening:
-        def series(self) -> list[int]:
+        async def series(self, conn: AsyncConnection) -> list[int]:
             return [1]
 
         async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:

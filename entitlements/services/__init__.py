@@ -1,0 +1,1 @@
+"""The use cases of entitlements: what the API and the workers call."""

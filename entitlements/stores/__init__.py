@@ -1,0 +1,1 @@
+"""What entitlements keep in the relational database."""

@@ -1,0 +1,265 @@
+"""Live entitlements: what a check needs, in one row, kept up to date by the sink.
+
+A row is a cache. It is made by a full calculation, moved on by the sink in the transaction that
+commits its position, and thrown away by whatever else changes a balance. `version` counts those
+changes, so that a calculation that was overtaken by one is not kept.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from entitlements.balance.exact import total
+from entitlements.balance.standing import Standing
+from meterline.db.hot import HotReads
+from meterline.db.tables import metadata, upsert
+from meterline.kernel.instants import to_micros
+from meterline.kernel.usage import Usage
+
+live_entitlements = sa.Table(
+    "live_entitlements",
+    metadata,
+    sa.Column("entitlement_id", sa.String(26), primary_key=True),
+    sa.Column("namespace", sa.String(64), nullable=False),
+    sa.Column("subject", sa.Text, nullable=False),
+    sa.Column("feature_key", sa.String(64), nullable=False),
+    sa.Column("version", sa.BigInteger, nullable=False),
+    sa.Column("valid", sa.Boolean, nullable=False),
+    sa.Column("series", sa.Integer),
+    sa.Column("counts", sa.Boolean, nullable=False),
+    sa.Column("filters", sa.JSON, nullable=False),
+    sa.Column("since", sa.BigInteger, nullable=False),
+    sa.Column("usage", sa.Text, nullable=False),
+    sa.Column("due", sa.Text, nullable=False),
+    sa.Column("state", sa.LargeBinary, nullable=False),
+)
+sa.Index(
+    "ix_live_entitlements_feature",
+    live_entitlements.c.namespace,
+    live_entitlements.c.subject,
+    live_entitlements.c.feature_key,
+)
+sa.Index("ix_live_entitlements_series", live_entitlements.c.series, live_entitlements.c.subject)
+
+_IN_ONE_GO = 500
+_LOOK_UP = (
+    "SELECT entitlement_id, series, usage, due, state FROM live_entitlements"
+    " WHERE namespace = ? AND subject = ? AND feature_key = ? AND valid"
+)
+_LOOK_UP_ALL = (
+    "SELECT entitlement_id, series, usage, due, state FROM live_entitlements"
+    " WHERE namespace = ? AND subject = ? AND valid"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LiveState:
+    """What does not change with usage. Without a standing, the answer is `has_access`."""
+
+    feature_key: str
+    start: datetime
+    end: datetime | None
+    is_soft_limit: bool = False
+    config: str | None = None
+    standing: Standing | None = None
+
+
+Due = tuple[int, Decimal]
+"""Usage that lies ahead: microseconds since 1970, and the amount."""
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRow:
+    """A live entitlement: its state, the usage since the standing's opening, and what is due."""
+
+    entitlement_id: str
+    series: int | None
+    usage: Decimal
+    due: tuple[Due, ...]
+    state: LiveState
+
+    def usage_at(self, now: datetime) -> Decimal:
+        """The usage since the opening and before `now`."""
+        if not self.due:
+            return self.usage
+        micros = to_micros(now)
+        return total([self.usage, *(amount for at, amount in self.due if at < micros)])
+
+
+@dataclass(frozen=True, slots=True)
+class Tracking:
+    """Which points of the store are a live entitlement's usage.
+
+    `filters` are places in the series' dimensions with the texts that count; `counts` says that
+    each point is one, whatever its value; points before `since` are none of it.
+    """
+
+    series: int
+    counts: bool
+    filters: tuple[tuple[int, tuple[str, ...]], ...]
+    since: datetime
+
+
+_ROW = msgspec.msgpack.Encoder()
+_STATE = msgspec.msgpack.Decoder(LiveState)
+_DUE = msgspec.json.Decoder(tuple[Due, ...])
+
+
+def look_up(hot: HotReads, namespace: str, subject: str, feature_key: str) -> LiveRow | None:
+    """The live entitlement of a subject and feature, None when there is none that holds."""
+    found = hot.row(_LOOK_UP, (namespace, subject, feature_key))
+    return None if found is None else _row(*found)
+
+
+def look_up_all(hot: HotReads, namespace: str, subject: str) -> list[LiveRow]:
+    """Every live entitlement of a subject that holds."""
+    return [_row(*found) for found in hot.rows(_LOOK_UP_ALL, (namespace, subject))]
+
+
+def _row(entitlement_id: str, series: int | None, usage: str, due: str, state: bytes) -> LiveRow:
+    later = _DUE.decode(due) if due else ()
+    return LiveRow(entitlement_id, series, Decimal(usage), later, _STATE.decode(state))
+
+
+async def version_of(conn: AsyncConnection, entitlement_id: str) -> int:
+    """How often the entitlement was invalidated."""
+    table = live_entitlements
+    found = await conn.execute(
+        sa.select(table.c.version).where(table.c.entitlement_id == entitlement_id)
+    )
+    return found.scalar_one_or_none() or 0
+
+
+async def invalidate(conn: AsyncConnection, entitlement_id: str) -> None:
+    """Throw the row away, and any that is being calculated now."""
+    table = live_entitlements
+    changed = await conn.execute(
+        sa.update(table)
+        .where(table.c.entitlement_id == entitlement_id)
+        .values(version=table.c.version + 1, valid=False)
+    )
+    if changed.rowcount == 0:
+        empty = {
+            "entitlement_id": entitlement_id, "namespace": "", "subject": "", "feature_key": "",
+            "version": 1, "valid": False, "series": None, "counts": False, "filters": [],
+            "since": 0, "usage": "0", "due": "", "state": b"",
+        }  # fmt: skip
+        await conn.execute(sa.insert(table).values(empty))
+
+
+async def save(
+    conn: AsyncConnection,
+    namespace: str,
+    subject: str,
+    row: LiveRow,
+    tracking: Tracking | None,
+    version: int,
+) -> None:
+    """Keep a row that was calculated. Its version must be checked before, in this transaction."""
+    values = {
+        "entitlement_id": row.entitlement_id,
+        "namespace": namespace,
+        "subject": subject,
+        "feature_key": row.state.feature_key,
+        "version": version,
+        "valid": True,
+        "series": row.series,
+        "counts": tracking is not None and tracking.counts,
+        "filters": [] if tracking is None else tracking.filters,
+        "since": 0 if tracking is None else to_micros(tracking.since),
+        "usage": str(row.usage),
+        "due": _due_text(row.due),
+        "state": _ROW.encode(row.state),
+    }
+    names = [name for name in values if name != "entitlement_id"]
+    statement = upsert(conn, live_entitlements, ["entitlement_id"], names)
+    await conn.execute(statement.values(**values))
+
+
+async def apply(conn: AsyncConnection, usages: Sequence[Usage]) -> list[str]:
+    """Add a step's usage to the rows that it concerns; answers the ids of those entitlements.
+
+    Usage from before a row's opening changes what came before it: such a row is thrown away.
+    """
+    by_place: dict[tuple[int, str], list[Usage]] = {}
+    for usage in usages:
+        by_place.setdefault((usage.series, usage.subject), []).append(usage)
+    moved: list[dict[str, str]] = []
+    late: list[str] = []
+    for row in await _tracked(conn, by_place):
+        change = _change(row, by_place[row.series, row.subject])
+        if change is None:
+            late.append(row.entitlement_id)
+        elif change:
+            moved.append({"of": row.entitlement_id, **change})
+    table = live_entitlements
+    if moved:
+        await conn.execute(
+            sa.update(table)
+            .where(table.c.entitlement_id == sa.bindparam("of"))
+            .values(usage=sa.bindparam("usage"), due=sa.bindparam("due")),
+            moved,
+        )
+    for part in _parts(late):
+        await conn.execute(
+            sa.update(table).where(table.c.entitlement_id.in_(part)).values(valid=False)
+        )
+    return [row["of"] for row in moved] + late
+
+
+def _change(row: Any, usages: Sequence[Usage]) -> dict[str, str] | None:
+    """The columns that usages change, empty for none; None when they are too late for the row."""
+    amounts: list[Decimal] = []
+    due: list[Due] = []
+    for usage in usages:
+        if all(usage.dims[place] in texts for place, texts in row.filters):
+            if to_micros(usage.earliest) < row.since:
+                return None
+            amount = Decimal(usage.count) if row.counts else usage.value
+            if usage.due is None:
+                amounts.append(amount)
+            else:
+                due.append((to_micros(usage.due), amount))
+    if not amounts and not due:
+        return {}
+    later = [*(_DUE.decode(row.due) if row.due else ()), *due]
+    return {"usage": str(total([Decimal(row.usage), *amounts])), "due": _due_text(later)}
+
+
+async def _tracked(conn: AsyncConnection, places: Iterable[tuple[int, str]]) -> list[Any]:
+    table = live_entitlements
+    columns = ("entitlement_id", "series", "subject", "counts", "filters", "since", "usage", "due")
+    subjects: dict[int, list[str]] = {}
+    for series, subject in places:
+        subjects.setdefault(series, []).append(subject)
+    found: list[Any] = []
+    for series, all_of_it in subjects.items():
+        for part in _parts(all_of_it):
+            rows = await conn.execute(
+                sa.select(*(table.c[name] for name in columns)).where(
+                    table.c.series == series, table.c.subject.in_(part), table.c.valid
+                )
+            )
+            found += rows.all()
+    return found
+
+
+def _parts(names: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (names[start : start + _IN_ONE_GO] for start in range(0, len(names), _IN_ONE_GO))
+
+
+async def tracked_series(conn: AsyncConnection) -> set[int]:
+    """The series whose points are some live entitlement's usage."""
+    table = live_entitlements
+    found = await conn.execute(sa.select(table.c.series).where(table.c.valid).distinct())
+    return {series for series in found.scalars() if series is not None}
+
+
+def _due_text(due: Sequence[Due]) -> str:
+    return msgspec.json.encode(due).decode() if due else ""
