@@ -24,6 +24,8 @@ from meterline.kernel.errors import UnavailableError
 
 _PAGE_BYTES = 16 * 1024
 _TRIM_ROWS = 16
+_SPARE_PAGES = 1024
+_SHRINK_PAGES = 256
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS groups (
     last INTEGER PRIMARY KEY, first INTEGER NOT NULL, events INTEGER NOT NULL,
@@ -44,7 +46,7 @@ class SqliteLogOptions:
     max_waiting_bytes: int = 256 * 1024 * 1024
     max_group_batches: int = 512
     max_group_bytes: int = 4 * 1024 * 1024
-    checkpoint_bytes: int = 32 * 1024 * 1024
+    checkpoint_bytes: int = 16 * 1024 * 1024
     """Size of the WAL at which it is moved into the file; it stays within a few times this."""
     max_bytes: int | None = None
     """Size of the file at which appends are refused until the sink has caught up."""
@@ -240,10 +242,29 @@ class SqliteLog:
                     self._keeper.execute("UPDATE state SET trimmed = max(trimmed, ?)", (through,))
                 self._trimmed = max(self._trimmed, through)
                 self._wal_pages += deleted + 2
+                self._checkpoint_if_due()
                 if deleted < _TRIM_ROWS:
-                    return
+                    break
+            self._shrink()
         except sqlite3.Error as error:
             raise UnavailableError(f"the event log cannot be trimmed: {error}") from error
+
+    def _shrink(self) -> None:
+        """Give space back after a backlog; a little is kept, for it would soon be needed again."""
+        while True:
+            with self._write_lock:
+                free = self._keeper.execute("PRAGMA freelist_count").fetchone()[0]
+                pages = self._keeper.execute("PRAGMA page_count").fetchone()[0]
+                if free <= _SPARE_PAGES or free * 2 < pages:
+                    return
+                self._keeper.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+            self._wal_pages += _SHRINK_PAGES
+            self._checkpoint_if_due()
+
+    def _checkpoint_if_due(self) -> None:
+        """What the writer asks for waits behind a long trim, so the trim does it by itself."""
+        if self._wal_pages * _PAGE_BYTES > self._options.checkpoint_bytes:
+            self._checkpoint()
 
     def _request_checkpoint(self) -> None:
         if not self._checkpointing:
@@ -271,6 +292,7 @@ class SqliteLog:
             self._path, timeout=1.0, isolation_level=None, check_same_thread=False
         )
         connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute("PRAGMA wal_autocheckpoint = 0")

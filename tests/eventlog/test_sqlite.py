@@ -90,6 +90,17 @@ async def test_the_wal_is_bounded_under_load_and_space_is_used_again(tmp_path: P
         assert (tmp_path / "log").stat().st_size < 4 * 1024 * KIB
 
 
+async def test_space_is_given_back_after_a_backlog(tmp_path: Path) -> None:
+    async with SqliteLog(tmp_path / "log", SqliteLogOptions(checkpoint_bytes=256 * KIB)) as log:
+        for number in range(40):
+            last = await append(log, incompressible(1024 * KIB, number))
+        await log.trim(0, last - 1)
+        await append(log)
+    assert (tmp_path / "log").stat().st_size < 20 * 1024 * KIB
+    async with SqliteLog(tmp_path / "log") as log:
+        assert len(await everything(log)) == 2
+
+
 async def test_a_log_at_its_size_limit_refuses_until_it_is_trimmed(tmp_path: Path) -> None:
     options = SqliteLogOptions(max_bytes=1024 * KIB)
     async with SqliteLog(tmp_path / "log", options) as log:
