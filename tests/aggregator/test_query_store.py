@@ -192,3 +192,18 @@ def test_answers_are_right_while_a_series_is_back_filled(
     )
     answer = stored.answer(one, query, series)
     assert answer == reference.answer(one, query, stored.points[aggregation])
+
+
+@pytest.mark.parametrize("aggregation", Aggregation)
+def test_a_new_series_takes_up_the_whole_population(
+    stored: Stored, aggregation: Aggregation
+) -> None:
+    one = meter(f"late_{aggregation.lower()}", aggregation, "$.tokens", model="$.model")
+    query = MeterQuery(window=WindowSize.MONTH, by_subject=True, group_by=("model",))
+    expected = reference.answer(one, query, stored.points[aggregation])
+    registry = stored.rig.sink.registry
+    young = stored.runner.run(registry.ensure(one))
+    if young.state == "backfilling":
+        assert stored.answer(one, query, young) == expected
+    stored.runner.run(stored.rig.filled())
+    assert stored.answer(one, query, registry.get(one)) == expected
