@@ -13,11 +13,14 @@ from statistics import median
 from time import perf_counter
 from typing import Literal
 
+from aggregator.checkup import check_store
+from aggregator.sink import migrate as migrate_engine
+from aggregator.stores import state
 from meterline.db.keys import SqlKeyStore
 from meterline.eventlog.sqlite import SqliteLog
 from meterline.kernel.errors import MeterlineError
 from meterline.kernel.windows import load_zone
-from meterline.server.assembly import DataDir, migrate_all, open_database
+from meterline.server.assembly import DataDir, migrate_all, open_database, opened_stores
 from meterline.server.serve import is_loopback
 from meterline.server.settings import ServerSettings, Settings
 
@@ -56,6 +59,24 @@ async def diagnose(settings: Settings) -> list[Finding]:
     findings = [await asyncio.to_thread(check) for check in checks]
     findings.append(await _keys(settings))
     return findings
+
+
+async def diagnose_store(settings: Settings) -> list[Finding]:
+    """Whether everything stored agrees with everything else. The server must not be running."""
+    async with opened_stores(settings) as stores:
+        await migrate_engine(stores.engine)
+        async with stores.database.read() as conn:
+            series = [one.series for one in await state.load_series(conn)]
+            unfinished = [
+                part for part in stores.log.partitions() if await state.load_plan(conn, part)
+            ]
+        if unfinished:
+            text = "the last server was cut off; start one to finish what it began, then check"
+            return [Finding("event store", "warning", text)]
+        wrong = await check_store(stores.engine, series)
+    if not wrong:
+        return [Finding("event store", "ok", f"its tables agree, over {len(series)} series")]
+    return [Finding("event store", "failed", f"{one.what}: {one.found}") for one in wrong]
 
 
 def _python() -> Finding:

@@ -97,7 +97,7 @@ class RequestObserver:
             self._note(scope, status or 499, perf_counter() - started)
 
     def _request_id(self, scope: Scope) -> str:
-        """The caller's id, else ours: an identifier a request would cost more than all else here."""
+        """The caller's id, else ours: numbered, as an identifier for each would cost much."""
         if header(scope, b"x-request-id") is None:
             scope["meterline.request_id"] = f"{self._ids}-{next(self._numbers)}"
         return request_id_of(scope)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.server import MeterlineServer, eventually
+from tests.support.server import MeterlineServer, eventually, run_cli
 
 _METER = {"slug": "calls", "aggregation": "COUNT", "eventType": "call"}
 _BATCH = 20
@@ -85,6 +85,9 @@ async def test_sigterm_under_load_loses_nothing(tmp_path: Path) -> None:
             eventually(lambda: counted() >= acknowledged, f"{acknowledged} counted")
             # A batch whose answer was cut off may count too; nothing counts twice.
             assert acknowledged <= counted() <= acknowledged + 4 * _BATCH
+        assert server.stop() == 0
+        doctor = run_cli("doctor", "--store", "--data-dir", server.data_dir, cwd=tmp_path)
+        assert "its tables agree, over 1 series" in doctor.stdout, doctor.stdout + doctor.stderr
 
 
 async def test_a_request_in_flight_is_finished(tmp_path: Path) -> None:

@@ -51,15 +51,26 @@ def migrate_command(
 
 
 def doctor_command(
-    data_dir: DataDir = None, config: Config = None, assignments: Assignments = None
+    store: Annotated[
+        bool,
+        typer.Option(
+            "--store", help="Check that all that is stored agrees as well; stop the server first."
+        ),
+    ] = False,
+    data_dir: DataDir = None,
+    config: Config = None,
+    assignments: Assignments = None,
 ) -> None:
     """Look for what would keep a server from starting or from being fast, and say what to do.
 
-    Works beside a running server. Ends with 1 when something is wrong.
+    Works beside a running server, without --store. Ends with 1 when something is wrong.
     """
-    from meterline.server.maintenance import diagnose
+    from meterline.server.maintenance import diagnose, diagnose_store
 
-    findings = asyncio.run(diagnose(settings_from(config, data_dir, assignments)))
+    settings = settings_from(config, data_dir, assignments)
+    findings = asyncio.run(diagnose(settings))
+    if store:
+        findings += asyncio.run(diagnose_store(settings))
     table = Table("check", "", "what", box=None)
     for finding in findings:
         mark = {"ok": "[green]ok", "warning": "[yellow]warning", "failed": "[red]failed"}

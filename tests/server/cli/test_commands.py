@@ -88,6 +88,12 @@ def test_doctor_finds_nothing_wrong_in_a_new_folder() -> None:
     assert not Path("data").exists()
 
 
+def test_doctor_checks_what_is_stored() -> None:
+    result = run("doctor", "--store", "--set", "server.port=0")
+    assert result.exit_code == 0
+    assert "its tables agree, over 0 series" in result.output
+
+
 def test_doctor_says_why_a_server_would_refuse_to_start() -> None:
     result = run("doctor", "--set", "server.host=0.0.0.0", "--set", "server.port=0")
     assert result.exit_code == 1
