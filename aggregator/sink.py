@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from importlib import resources
 
 import numpy as np
@@ -102,6 +103,10 @@ class Sink:
             self._workers[part].wait_visible(end, timeout_seconds) for part, end in ends.items()
         ]
         return all(await asyncio.gather(*reached))
+
+    async def visible_until(self) -> datetime:
+        """Every event that was acknowledged before this instant is in the store."""
+        return min([await worker.visible_until() for worker in self._workers.values()])
 
     async def purge(self, namespace: str, subject: str) -> None:
         """Erase a subject's usage for good: events, points and totals, now and on disk.

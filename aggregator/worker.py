@@ -116,7 +116,6 @@ class PartitionSink:
         self._progress_at = clock()
         self._last_error: str | None = None
         self.position = 0
-        self.visible_at: datetime | None = None
 
     async def start(self) -> None:
         """Read where the last process stopped; a plan it left is applied first."""
@@ -195,7 +194,7 @@ class PartitionSink:
         await self._commit(plan)
         await self._on_step("committed")
         self._seen.add(staged.keys["low"])
-        await self._advance(plan, records)
+        await self._advance(plan)
         self._metrics.applied(
             events=staged.stored - staged.conflicts,
             duplicates=staged.duplicates,
@@ -267,11 +266,10 @@ class PartitionSink:
             jobs.append(insert("faults", of_faults.sql, of_faults.params))
         await _all_done(*jobs)
 
-    async def _advance(self, plan: Plan, records: Sequence[Record]) -> None:
+    async def _advance(self, plan: Plan) -> None:
         self._plan = None
         self.position = plan.last
         self._progress_at = self._clock()
-        self.visible_at = records[-1].ingested_at if records else self.visible_at
         async with self._moved:
             self._moved.notify_all()
 
@@ -286,6 +284,13 @@ class PartitionSink:
             async with asyncio.timeout(timeout_seconds), self._moved:
                 await self._moved.wait_for(lambda: self.position >= offset)
         return self.position >= offset
+
+    async def visible_until(self) -> datetime:
+        """Every event that was acknowledged before this instant is in the store."""
+        now = self._clock()
+        if await self._log.end(self.part) <= self.position:
+            return now
+        return min(self._oldest or self._progress_at, now)
 
     async def status(self) -> PartitionStatus:
         """Where this partition's sink is."""
