@@ -251,15 +251,20 @@ class SqliteLog:
 
     def _shrink(self) -> None:
         """Give space back after a backlog; a little is kept, for it would soon be needed again."""
+        before = None
         while True:
             with self._write_lock:
                 free = self._keeper.execute("PRAGMA freelist_count").fetchone()[0]
                 pages = self._keeper.execute("PRAGMA page_count").fetchone()[0]
-                if free <= _SPARE_PAGES or free * 2 < pages:
-                    return
-                self._keeper.execute(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})").fetchall()
+                if free <= _SPARE_PAGES or free * 2 < pages or free == before:
+                    break
+                # As a script: `execute` would take one step of it, which is one page.
+                self._keeper.executescript(f"PRAGMA incremental_vacuum({_SHRINK_PAGES})")
+            before = free
             self._wal_pages += _SHRINK_PAGES
             self._checkpoint_if_due()
+        if before is not None:
+            self._checkpoint()  # only this makes the file shorter
 
     def _checkpoint_if_due(self) -> None:
         """What the writer asks for waits behind a long trim, so the trim does it by itself."""
@@ -296,6 +301,8 @@ class SqliteLog:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute(f"PRAGMA synchronous = {synchronous}")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
+        # Some builds overwrite what is deleted, which makes a trim cost as much as an append.
+        connection.execute("PRAGMA secure_delete = OFF")
         if self._options.max_bytes is not None:
             pages = self._options.max_bytes // _PAGE_BYTES
             connection.execute(f"PRAGMA max_page_count = {pages}")
