@@ -17,7 +17,7 @@ _REDACTED = "[redacted]"
 
 
 def configure_logging(
-    level: str, style: Literal["json", "console"], stream: TextIO | None = None
+    level: str, style: Literal["auto", "json", "console"], stream: TextIO | None = None
 ) -> None:
     """Send the logs of this process, ours and the libraries', to `stream` in one style."""
     stream = stream or sys.stderr
@@ -30,7 +30,7 @@ def configure_logging(
     ]
     render: list[Processor] = (
         [structlog.processors.format_exc_info, redact, structlog.processors.JSONRenderer()]
-        if style == "json"
+        if style == "json" or (style == "auto" and not stream.isatty())
         else [redact, structlog.dev.ConsoleRenderer(colors=stream.isatty())]
     )
     structlog.configure(

@@ -56,8 +56,10 @@ class ServerSettings(_Section):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="The least severe log lines that are written."
     )
-    log_format: Literal["json", "console"] = Field(
-        "json", description="`json` writes one object a line; `console` is for people."
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto",
+        description="`json` writes one object a line, `console` is for people; `auto` is `console`"
+        " on a terminal, else `json`.",
     )
 
 

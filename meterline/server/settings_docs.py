@@ -54,10 +54,10 @@ _METERS = """\
 ## meters
 
 Meters that exist from the start, in the namespace `default`: a list of bodies of
-`POST /api/v1/meters`. At each start the server prints how the declared meters differ from those that exist, then creates and changes meters
-until they agree; a meter is a view of the stored events, so even its aggregation can change. Meters
-that are not declared are left alone. `meterline meters diff` and `meterline meters apply` do the
-same with a running server.
+`POST /api/v1/meters`. At each start the server prints how the declared meters differ from those
+that exist, then creates and changes meters until they agree; a meter is a view of the stored
+events, so even its aggregation can change. Meters that are not declared are left alone.
+`meterline meters diff` and `meterline meters apply` do the same with a running server.
 """
 
 
