@@ -247,3 +247,18 @@ async def test_every_aggregation(api: Api) -> None:
     for name, value in expected.items():
         [row] = await api.rows(name.lower())
         assert row["value"] == value, name
+
+
+async def test_very_many_windows_of_different_lengths(api: Api) -> None:
+    await api.meter(aggregation="COUNT")
+    await api.send(time="2026-04-04T14:59:00Z")  # 01:59, before the clocks go back by half an hour
+    await api.send(time="2026-04-04T15:10:00Z")  # 01:40, after
+    span = {"from": "2018-01-01T00:00:00Z", "to": "2029-01-01T00:00:00Z"}
+    for params in (span, {}):
+        rows = await api.rows(windowSize="HOUR", windowTimeZone="Australia/Lord_Howe", **params)
+        assert [(row["windowStart"], row["windowEnd"]) for row in rows] == [
+            ("2026-04-04T14:00:00Z", "2026-04-04T15:00:00Z"),
+            ("2026-04-04T15:00:00Z", "2026-04-04T15:30:00Z"),
+        ]
+    days = await api.rows(windowSize="DAY", windowTimeZone="Australia/Lord_Howe", **span)
+    assert [row["value"] for row in days] == [2]
