@@ -1,7 +1,8 @@
 """A process that appends under load and tells each acknowledgement at once, until it is killed.
 
-`python -m tests.eventlog.child PATH SYNCHRONOUS [early]`: writes `OFFSET NUMBER` lines. With
-`early` it acknowledges before the commit, which is the fault that the crash test must see.
+`python -m tests.eventlog.child PATH SYNCHRONOUS [early] [trim]`: writes `OFFSET NUMBER` lines.
+With `early` it acknowledges before the commit, which is the fault that the crash test must see;
+with `trim` it forgets all but the last hundred or so.
 """
 
 import asyncio
@@ -53,6 +54,8 @@ async def main(path: str, synchronous: str, *flags: str) -> None:
             offset = await log.append("default", NOW, number, payload(number))
             if "early" not in flags:
                 acknowledge(offset, number)
+            if "trim" in flags and first == start + 1:
+                await log.trim(0, offset - 100)
             number += CLIENTS
 
     await asyncio.gather(*(client(start + 1 + each) for each in range(CLIENTS)))

@@ -97,15 +97,16 @@ def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return library
 
 
-async def cut_power(shim: Path, folder: Path, synchronous: str, write: int) -> Outcome:
-    return await look_at(folder / "log", run_until_cut(shim, folder, synchronous, write))
+async def cut_power(shim: Path, folder: Path, synchronous: str, write: int, *flags: str) -> Outcome:
+    lines = run_until_cut(shim, folder, synchronous, write, *flags)
+    return await look_at(folder / "log", lines)
 
 
-def run_until_cut(shim: Path, folder: Path, synchronous: str, write: int) -> bytes:
+def run_until_cut(shim: Path, folder: Path, synchronous: str, write: int, *flags: str) -> bytes:
     """What a child acknowledged before its write number `write` met the power cut."""
     folder.mkdir(exist_ok=True)
     child = start(
-        folder / "log", synchronous,
+        folder / "log", synchronous, *flags,
         LD_PRELOAD=str(shim), CUT_DIR=str(folder), CUT_AT=str(write), CUT_SEED=str(write),
     )  # fmt: skip
     try:
@@ -131,6 +132,16 @@ async def test_a_second_power_cut_after_recovery_loses_nothing(shim: Path, tmp_p
     for write in (200, 333, 120):
         outcome = await cut_power(shim, tmp_path / "log", "FULL", write)
         assert outcome.lost == {}
+
+
+async def test_a_power_cut_while_trimming_loses_nothing_after_the_trim(
+    shim: Path, tmp_path: Path
+) -> None:
+    for write in (60, 211, 400, 777):
+        outcome = await cut_power(shim, tmp_path / f"cut{write}", "FULL", write, "trim")
+        last = max(outcome.acknowledged)
+        lost = [offset for offset in outcome.lost if offset > last - 100]
+        assert lost == [], f"cut at write {write}"
 
 
 @pytest.mark.parametrize("synchronous", ["OFF", "NORMAL"])
