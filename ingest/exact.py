@@ -27,6 +27,7 @@ from ingest.limits import IngestLimits
 from meterline.kernel.errors import PayloadTooLargeError
 
 _TEXT = ("id", "source", "type", "subject", "time", "datacontenttype")
+_PREFIX = {name: f'"{name}":'.encode() for name in _TEXT}
 _SPECIFIED = frozenset({*_TEXT, "specversion", "dataschema", "data", "data_base64"})
 # Over everything that is whole: plain text, other escapes, pairs. What then follows is a half.
 _HALF_PAIR = re.compile(
@@ -145,12 +146,14 @@ class ExactReader:
     ) -> bytes:
         """The canonical object; what is wrong goes to `faults`."""
         parts: list[bytes] = []
-        # null is the same as not there, but for data, where it is a value.
-        present = {
-            name: raw
-            for name, raw in members.items()
-            if raw != b"null" or name in ("data", "data_base64")
-        }
+        present = members
+        if b"null" in members.values():
+            # It is the same as not there, but for data, where it is a value.
+            present = {
+                name: raw
+                for name, raw in members.items()
+                if raw != b"null" or name in ("data", "data_base64")
+            }
         for name, missing in self._missing(present, lenient):
             faults.append(Fault(index, name, missing))
         for name in _TEXT:
@@ -158,7 +161,7 @@ class ExactReader:
                 text, fault = self._text(name, present[name])
                 if fault is not None:
                     faults.append(Fault(index, name, fault))
-                parts.append(b'"%b":%b' % (name.encode(), _encode(text)))
+                parts.append(_PREFIX[name] + _encode(text))
         extensions = [b'"%b":%b' % item for item in self._extensions(present, index, faults)]
         parts += self._data(present, index, faults)
         if extensions:
@@ -286,11 +289,9 @@ def _shown(name: str) -> str:
 
 def _repeated(text: bytes, members: Mapping[str, bytes]) -> list[str]:
     """Names of members that an event has more than once; JSON readers would keep one of them."""
-    once = _encode({name: msgspec.Raw(raw) for name, raw in members.items()})
-    if len(once) == len(text) and b"\\" not in text:
-        return []
     # A member more means two quotes more; only a quote spelled \u0022 could make up for it.
-    if b"\\u0022" not in text and once.count(b'"') == text.count(b'"'):
+    quotes = 2 * len(members) + sum([raw.count(b'"') for raw in members.values()])
+    if quotes == text.count(b'"') and b"\\u0022" not in text:
         return []
     pairs: list[tuple[str, object]] = json.JSONDecoder(
         object_pairs_hook=_Pairs, parse_int=str, parse_float=str
