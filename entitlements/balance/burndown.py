@@ -131,7 +131,6 @@ class _Burner:
         self._balances, self._filled = self._balances.copy(), self._filled.copy()
         for rank in changes.ended:
             active.remove(rank)
-            self._balances[rank] = self._filled[rank] = ZERO
         if changes.border:
             fresh = min(changes.recurred + changes.started, default=len(self._plan.grants))
             self._reset(at, active, fresh, preserve=changes.border.preserve_overage)

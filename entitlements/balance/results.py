@@ -11,7 +11,7 @@ from entitlements.balance.snapshots import Snapshot
 from meterline.kernel.periods import Period
 
 Amounts = list[Decimal]
-"""An amount for each grant, in burn order; zero for those that are not active."""
+"""An amount for each grant, in burn order; without meaning for those that are not active."""
 
 
 class Level(NamedTuple):

@@ -1,1 +1,1 @@
-"""The use cases of entitlements: what the API and the workers call."""
+"""What can be done with features, entitlements and grants: rules, stores and meters together."""

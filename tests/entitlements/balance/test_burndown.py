@@ -141,13 +141,31 @@ def test_a_back_dated_grant_and_late_usage_recompute_what_followed() -> None:
 
 
 def test_corrections_go_back_to_those_who_paid_last() -> None:
-    case = Case(grant("a", 10), grant("b", 10, priority=2)).use("01-02", 15)
-    assert case.balance("01-03").grant_balances == {"a": 0, "b": 5}
-    case.use("01-04", -7)
-    assert case.balance("01-05").grant_balances == {"a": 2, "b": 10}
-    case.use("01-06", -20).use("01-08", 13)
-    assert case.figures("01-07") == (20, -12, 0)
-    assert case.figures("01-09") == (19, 1, 0)
+    a, b = grant("a", 10), grant("b", 10, priority=2)
+    later = [grant(f"at {day}", 10, at(day), priority=9) for day in ("01-04", "01-10")]
+    case = Case(a, b, *later).use("01-02", 15)
+    assert case.balance("01-04").grant_balances == {"a": 0, "b": 5, "at 01-04": 10}
+    case.use("01-05", -7)
+    assert case.balance("01-06").grant_balances == {"a": 2, "b": 10, "at 01-04": 10}
+    # What is given back beyond all that was paid is credit for the rest of the period.
+    case.use("01-06", -20)
+    assert case.figures("01-07") == (30, -12, 0)
+    case.use("01-11", 13)
+    assert case.figures("01-12") == (39, 1, 0)
+    assert case.figures("02-01") == (0, 0, 0)
+
+
+def test_credit_of_corrections_ends_with_its_period() -> None:
+    a = grant("a", 10, max_rollover=10)
+    for preserve in (False, True):
+        case = Case(a, preserve_overage_at_reset=preserve).use("01-02", -20).use("02-02", 3)
+        assert case.figures("02-03") == (7, 3, 0)
+
+
+def test_what_rolled_over_is_not_given_back_in_the_new_period() -> None:
+    case = Case(grant("a", 10, max_rollover=4), grant("b", 1, at("02-10"), priority=2))
+    case.use("02-02", 3).use("02-11", -10)
+    assert case.balance("02-12").grant_balances == {"a": 4, "b": 1}
 
 
 def test_nothing_is_before_measurement() -> None:

@@ -16,6 +16,7 @@ from entitlements.balance import (
     plan_history,
 )
 from meterline.kernel.errors import ValidationError
+from meterline.kernel.meters import Aggregation
 from meterline.kernel.windows import WindowSize, load_zone
 from tests.entitlements.balance.build import Case, at, grant, row
 from tests.entitlements.balance.strategies import (
@@ -74,6 +75,31 @@ def test_a_snapshot_is_at_a_change_not_at_the_instant_asked_for() -> None:
     assert row(snapshot.at, snapshot.usage, snapshot.burnt) == (at("01-10"), 4, 4)
     assert snapshot.balances == {"a": 6, "b": 5}
     assert snapshot.filled == {"a": 10, "b": 5}
+
+
+def test_a_snapshot_knows_what_corrections_may_give_back() -> None:
+    later = [grant(f"at {day}", 1, at(day), priority=2) for day in ("01-10", "01-20")]
+    case = Case(grant("a", 10), *later).use("01-05", 4).use("01-12", -3)
+    snapshot = snapshot_at(case.allowance, at("01-11"), case.meter)
+    for day in ("01-15", "01-25"):
+        found = balance_at(case.allowance, at(day), case.meter.read, since=snapshot)
+        assert found == case.balance(day)
+        assert found.grant_balances["a"] == 9
+
+
+def test_a_snapshot_of_a_gauge_knows_the_overage_that_was_preserved() -> None:
+    case = Case(
+        grant("a", 100),
+        grant("b", 10, at("02-10")),
+        aggregation=Aggregation.LATEST,
+        preserve_overage_at_reset=True,
+    )
+    case.use("01-05", 130).use("02-01T12:00", 20)
+    for day in ("02-01", "02-10"):
+        snapshot = snapshot_at(case.allowance, at(day), case.meter)
+        found = balance_at(case.allowance, at("02-11"), case.meter.read, since=snapshot)
+        assert found == case.balance("02-11")
+        assert (found.balance, found.usage) == row(60, 20)
 
 
 def test_the_newest_that_is_not_too_late() -> None:

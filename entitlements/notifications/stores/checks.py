@@ -1,0 +1,171 @@
+"""What is to be looked at, what was seen, and what has fired, in the relational database.
+
+A check is a row (entitlement, reason) with a due time. `change` says that a balance may have
+changed; `period` stands at the end of the usage period; `grants` where an expiry comes into sight.
+Whoever changes a balance asks for a check in the same transaction, so that none is lost.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from sqlalchemy import ColumnElement, and_, delete, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from entitlements.notifications.firing import Seen
+from entitlements.notifications.stores import rules
+from entitlements.notifications.stores.tables import checks, fired, seen
+from meterline.db.tables import upsert
+from meterline.kernel.ids import new_ulid
+from meterline.kernel.quantity import format_number
+
+CHANGE = "change"
+PERIOD = "period"
+GRANTS = "grants"
+SWEEP = "sweep"
+"""Look at every entitlement of the namespace that stands in place of an entitlement's id."""
+
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A claimed check. `stamp` names the request that it answers."""
+
+    entitlement_id: str
+    reason: str
+    due_at: datetime
+    stamp: str
+
+
+async def request_check(conn: AsyncConnection, entitlement_id: str, now: datetime) -> None:
+    """Have an entitlement looked at soon. Call it in the transaction that changes its balance.
+
+    That is: a grant, a void, a reset, an override, a deletion, usage, and its creation.
+    """
+    await request_checks(conn, [entitlement_id], now)
+
+
+async def request_checks(conn: AsyncConnection, ids: Iterable[str], now: datetime) -> None:
+    """Have entitlements looked at soon. Costs one look-up while no rule exists anywhere.
+
+    Nothing is missed by that: whoever makes a rule has every entitlement looked at.
+    """
+    wanted = list(dict.fromkeys(ids))
+    if wanted and await rules.any_active(conn):
+        await schedule(conn, [(one, CHANGE, now) for one in wanted], now)
+
+
+async def schedule(
+    conn: AsyncConnection, due: Sequence[tuple[str, str, datetime]], now: datetime
+) -> None:
+    """Put checks (entitlement, reason, due time) in place of those that stand there."""
+    if not due:
+        return
+    statement = upsert(
+        conn, checks, ["entitlement_id", "reason"], ["due_at", "stamp", "claimed_until"]
+    )
+    rows = [
+        {
+            "entitlement_id": entitlement_id,
+            "reason": reason,
+            "due_at": due_at,
+            "stamp": new_ulid(now),
+            "claimed_until": None,
+        }
+        for entitlement_id, reason, due_at in due
+    ]
+    await conn.execute(statement, rows)
+
+
+async def any_due(conn: AsyncConnection, now: datetime) -> bool:
+    """Whether a check is waiting."""
+    return (
+        await conn.execute(select(checks.c.reason).where(_due(now)).limit(1))
+    ).first() is not None
+
+
+async def claim(
+    conn: AsyncConnection, now: datetime, limit: int, lease: timedelta
+) -> dict[str, list[Check]]:
+    """Take the checks of up to `limit` entitlements; they are nobody else's for the lease."""
+    oldest = select(checks.c.entitlement_id).where(_due(now)).order_by(checks.c.due_at).limit(limit)
+    ids = list(dict.fromkeys((await conn.execute(oldest)).scalars()))
+    if not ids:
+        return {}
+    # The condition stands again: of two processes that chose the same, the second gets none.
+    result = await conn.execute(
+        update(checks)
+        .where(checks.c.entitlement_id.in_(ids), _due(now))
+        .values(claimed_until=now + lease)
+        .returning(checks.c.entitlement_id, checks.c.reason, checks.c.due_at, checks.c.stamp)
+    )
+    claimed: dict[str, list[Check]] = {}
+    for row in result:
+        check = Check(row.entitlement_id, row.reason, row.due_at, row.stamp)
+        claimed.setdefault(row.entitlement_id, []).append(check)
+    return claimed
+
+
+def _due(now: datetime) -> ColumnElement[bool]:
+    free = or_(checks.c.claimed_until.is_(None), checks.c.claimed_until <= now)
+    return and_(checks.c.due_at <= now, free)
+
+
+async def done(conn: AsyncConnection, check: Check) -> None:
+    """A check was made. One that was asked for meanwhile stays."""
+    await conn.execute(
+        delete(checks).where(
+            checks.c.entitlement_id == check.entitlement_id,
+            checks.c.reason == check.reason,
+            checks.c.stamp == check.stamp,
+        )
+    )
+
+
+async def forget(conn: AsyncConnection, entitlement_id: str) -> None:
+    """The entitlement is over: look at it no more."""
+    await conn.execute(delete(checks).where(checks.c.entitlement_id == entitlement_id))
+    await conn.execute(delete(seen).where(seen.c.entitlement_id == entitlement_id))
+
+
+async def drop(conn: AsyncConnection, entitlement_id: str, reason: str) -> None:
+    """No such check is needed."""
+    await conn.execute(
+        delete(checks).where(checks.c.entitlement_id == entitlement_id, checks.c.reason == reason)
+    )
+
+
+async def load_seen(conn: AsyncConnection, entitlement_id: str) -> tuple[str, Seen] | None:
+    """The entitlement's namespace and what was seen of it last."""
+    query = select(seen).where(seen.c.entitlement_id == entitlement_id)
+    row = (await conn.execute(query)).one_or_none()
+    return (row.namespace, Seen(row.period_start, Decimal(row.balance))) if row else None
+
+
+async def save_seen(
+    conn: AsyncConnection, entitlement_id: str, namespace: str, now_seen: Seen
+) -> None:
+    """Remember what was seen of an entitlement."""
+    statement = upsert(conn, seen, ["entitlement_id"], ["period_start", "balance"])
+    await conn.execute(
+        statement.values(
+            entitlement_id=entitlement_id,
+            namespace=namespace,
+            period_start=now_seen.period_start,
+            balance=format_number(now_seen.balance),
+        )
+    )
+
+
+async def fire_once(conn: AsyncConnection, key: str, until: datetime) -> bool:
+    """Whether `key` fires now for the first time. Of two processes one is told so."""
+    statement = upsert(conn, fired, ["key"], []).values(key=key, until=until)
+    return (await conn.execute(statement)).rowcount == 1
+
+
+async def forget_fired(conn: AsyncConnection, now: datetime) -> int:
+    """Forget keys that cannot fire again, some at a time; answers how many."""
+    some = select(fired.c.key).where(fired.c.until < now).limit(_AT_ONCE)
+    return (await conn.execute(delete(fired).where(fired.c.key.in_(some)))).rowcount

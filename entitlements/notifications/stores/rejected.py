@@ -1,0 +1,76 @@
+"""Counts of events that were accepted and could not be used, until a rule tells of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, distinct, select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from entitlements.notifications.model import EventType
+from entitlements.notifications.stores.tables import rejected, rules
+
+_REASON_LENGTH = 200
+_MOST_REASONS = 50
+_OTHER = "other reasons"
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """How many events were rejected between two instants, and why, the most frequent first."""
+
+    begin: datetime
+    end: datetime
+    reasons: Sequence[tuple[str, int]]
+
+
+async def report_rejected(
+    conn: AsyncConnection, namespace: str, reasons: Mapping[str, int], now: datetime
+) -> None:
+    """Count events that could not be used. Call it in the transaction that sets them aside."""
+    watched = select(rules.c.id).where(
+        rules.c.namespace == namespace,
+        rules.c.type == EventType.EVENTS_REJECTED.value,
+        rules.c.disabled.is_(False),
+        rules.c.deleted_at.is_(None),
+    )
+    if not reasons or (await conn.execute(watched.limit(1))).first() is None:
+        return
+    kept = select(rejected.c.reason).where(rejected.c.namespace == namespace)
+    known = set((await conn.execute(kept)).scalars())
+    make = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
+    for text, count in reasons.items():
+        reason = text[:_REASON_LENGTH]
+        if reason not in known and len(known) >= _MOST_REASONS:
+            reason = _OTHER
+        known.add(reason)
+        statement = make(rejected).values(
+            namespace=namespace, reason=reason, count=count, first_at=now, last_at=now
+        )
+        await conn.execute(
+            statement.on_conflict_do_update(
+                index_elements=["namespace", "reason"],
+                set_={"count": rejected.c.count + statement.excluded.count, "last_at": now},
+            )
+        )
+
+
+async def waiting(conn: AsyncConnection, until: datetime) -> Sequence[str]:
+    """Namespaces with rejections counted since `until` or longer."""
+    query = select(distinct(rejected.c.namespace)).where(rejected.c.first_at <= until)
+    return (await conn.execute(query)).scalars().all()
+
+
+async def take(conn: AsyncConnection, namespace: str) -> Rejected | None:
+    """What was counted in a namespace; the count starts anew."""
+    query = select(rejected).where(rejected.c.namespace == namespace).with_for_update()
+    rows = (await conn.execute(query.order_by(rejected.c.count.desc()))).all()
+    if not rows:
+        return None
+    await conn.execute(delete(rejected).where(rejected.c.namespace == namespace))
+    return Rejected(
+        begin=min(row.first_at for row in rows),
+        end=max(row.last_at for row in rows),
+        reasons=[(row.reason, row.count) for row in rows],
+    )

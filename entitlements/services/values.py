@@ -1,0 +1,258 @@
+"""What may be used: values now and at any instant, history, and access to all features."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from entitlements.access import Access, boolean_access, metered_access, static_access
+from entitlements.balance import (
+    Allowance,
+    History,
+    Plan,
+    Reset,
+    Run,
+    burn,
+    history,
+    metering_of,
+    period_at,
+    plan,
+    plan_history,
+)
+from entitlements.model import Entitlement, EntitlementType, Feature, IssuedGrant
+from entitlements.services.entitlements import require_metered
+from entitlements.services.means import Means, find_entitlement
+from entitlements.specs import check_future, fault
+from entitlements.stores import entitlements as store
+from entitlements.stores import features as feature_store
+from entitlements.stores import grants as grant_store
+from entitlements.usage import UsageQuery
+from meterline.kernel.errors import ConflictError, ValidationError
+from meterline.kernel.ids import is_ulid
+from meterline.kernel.periods import Period
+from meterline.kernel.windows import WindowSize
+
+_MANY_SPANS = 1_000
+_SHORTEST = {
+    WindowSize.MINUTE: timedelta(minutes=1),
+    WindowSize.HOUR: timedelta(hours=1),
+    WindowSize.DAY: timedelta(hours=23),
+    WindowSize.MONTH: timedelta(days=27),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What is kept of an entitlement; all that a balance needs but usage."""
+
+    entitlement: Entitlement
+    feature: Feature
+    grants: Sequence[IssuedGrant] = ()
+    resets: Sequence[Reset] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Metered:
+    """A metered entitlement with its meter: what to ask of it, and what balances follow from."""
+
+    allowance: Allowance
+    query: UsageQuery
+
+
+@dataclass(frozen=True, slots=True)
+class HistorySpec:
+    """Which history: from the start of the current usage period until now, unless it says so."""
+
+    start: datetime | None = None
+    end: datetime | None = None
+    size: WindowSize = WindowSize.DAY
+    zone: ZoneInfo = ZoneInfo("UTC")
+
+
+class ValueService:
+    """Answers whether a subject may use a feature, and why."""
+
+    def __init__(self, means: Means) -> None:
+        self._means = means
+        self.limits = means.limits
+
+    async def wait(self) -> None:
+        """Let acknowledged events become visible; `UnavailableError` when it takes too long."""
+        await self._means.usage.wait(self.limits.wait_seconds)
+
+    async def value(
+        self, namespace: str, subject: str, ref: str, at: datetime | None = None
+    ) -> Access:
+        """The answer for one entitlement, now unless a time is given."""
+        now = self._means.reading_time()
+        if at is None and not is_ulid(ref):
+            live = await self._means.live.get(namespace, subject, ref, now)
+            if live is not None:
+                return live
+        loaded = await self.load(namespace, subject, ref, at or now)
+        return (await self._answers([loaded], at or now))[0]
+
+    async def access(
+        self, namespace: str, subject: str, at: datetime | None = None
+    ) -> Mapping[str, Access]:
+        """The answers for every feature of a subject, by key."""
+        now = self._means.reading_time()
+        answers: dict[str, Access] = {}
+        async with self._means.database.read() as conn:
+            found = await store.of_subject(conn, namespace, subject)
+            for one in found if at is None else ():
+                live = await self._means.live.get(namespace, subject, one.feature_key, now)
+                if live is not None:
+                    answers[one.feature_key] = live
+            rest = [one for one in found if one.feature_key not in answers]
+            loaded = await _load(conn, rest)
+        calculated = await self._answers(loaded, at or now)
+        answers.update(zip((one.feature_key for one in rest), calculated, strict=True))
+        return {one.feature_key: answers[one.feature_key] for one in found}
+
+    async def history(self, namespace: str, subject: str, ref: str, spec: HistorySpec) -> History:
+        """The balance over time, in windows and burnt down."""
+        now = self._means.reading_time()
+        loaded = await self.load(namespace, subject, ref, now)
+        entitlement = require_metered(loaded.entitlement)
+        metered = await self.metered(loaded)
+        end = spec.end or now
+        if entitlement.ended_at is not None:
+            end = min(end, entitlement.ended_at)
+        self._check_future(metered.allowance, now, end, "to")
+        start = spec.start or period_at(metered.allowance, min(now, end)).start
+        count = (end - start) / _SHORTEST[spec.size]
+        if count > self.limits.max_windows:
+            reason = f"more than {self.limits.max_windows} windows: ask for a shorter time"
+            raise fault("from", f"{reason} or a larger windowSize")
+        planned = plan_history(metered.allowance, start, end, spec.size, spec.zone)
+        phases = planned.plan.spans
+        # Two reads: the spans of each follow one another, which is quicker to answer.
+        values = await asyncio.gather(
+            self._read(metered.query, phases),
+            self._read(metered.query, planned.spans[len(phases) :]),
+        )
+        told = [*values[0], *values[1]]
+        if len(told) > _MANY_SPANS:
+            return await asyncio.to_thread(history, planned, told)
+        return history(planned, told)
+
+    async def load(self, namespace: str, subject: str, ref: str, at: datetime) -> Loaded:
+        """All that is kept of the entitlement that `ref` names at an instant."""
+        async with self._means.database.read() as conn:
+            entitlement = await find_entitlement(conn, namespace, subject, ref, at)
+            return (await _load(conn, [entitlement]))[0]
+
+    async def metered(self, loaded: Loaded) -> Metered:
+        """A metered entitlement with its meter; `ConflictError` when its meter cannot be used."""
+        entitlement, feature = loaded.entitlement, loaded.feature
+        slug = feature.meter_slug or ""
+        meter = await self._means.usage.meter(entitlement.namespace, slug)
+        if meter is None:
+            raise ConflictError(f"the meter {slug} of the feature {feature.key} is gone")
+        try:
+            terms = entitlement.terms(metering_of(meter.aggregation))
+        except ValidationError as error:
+            raise ConflictError(f"the feature {feature.key}: {error.detail}") from None
+        grants = tuple(issued.grant for issued in loaded.grants)
+        return Metered(
+            Allowance(terms, grants, tuple(loaded.resets)),
+            UsageQuery(entitlement.namespace, slug, entitlement.subject, feature.filters),
+        )
+
+    async def runs(self, metered: Sequence[Metered], at: datetime) -> list[Run]:
+        """The balances of entitlements at an instant, with one read for each distinct query."""
+        now = self._means.reading_time()
+        for one in metered:
+            self._check_future(one.allowance, now, at, "time")
+        plans = [plan(one.allowance, at) for one in metered]
+        values = await self._read_all([one.query for one in metered], plans)
+        if sum(len(one) for one in values) > _MANY_SPANS:
+            return await asyncio.to_thread(_burn_all, plans, values)
+        return _burn_all(plans, values)
+
+    async def _answers(self, loaded: Sequence[Loaded], at: datetime) -> list[Access]:
+        counted = [
+            one for one in loaded if one.entitlement.metered and at in one.entitlement.lifetime
+        ]
+        metered = [await self.metered(one) for one in counted]
+        runs = await self.runs(metered, at) if metered else []
+        as_of = min(at, await self._means.usage.as_of()) if metered else at
+        answers = {
+            one.entitlement.id: _metered_answer(one.entitlement, run, as_of)
+            for one, run in zip(counted, runs, strict=True)
+        }
+        return [
+            answers.get(one.entitlement.id) or _plain_answer(one.entitlement, at) for one in loaded
+        ]
+
+    async def _read_all(
+        self, queries: Sequence[UsageQuery], plans: Sequence[Plan]
+    ) -> list[Sequence[Decimal | None]]:
+        """The values of each plan's spans. Entitlements that ask the same share a read."""
+        shared: dict[tuple[object, ...], dict[Period, None]] = {}
+        by_key: dict[tuple[object, ...], UsageQuery] = {}
+        keys = [_key(query) for query in queries]
+        for key, query, one in zip(keys, queries, plans, strict=True):
+            by_key[key] = query
+            shared.setdefault(key, {}).update(dict.fromkeys(one.spans))
+        gate = asyncio.Semaphore(self.limits.concurrent_reads)
+
+        async def read(key: tuple[object, ...]) -> dict[Period, Decimal | None]:
+            spans = list(shared[key])
+            async with gate:
+                return dict(zip(spans, await self._read(by_key[key], spans), strict=True))
+
+        found = dict(zip(shared, await asyncio.gather(*map(read, shared)), strict=True))
+        return [
+            [found[key][span] for span in one.spans] for key, one in zip(keys, plans, strict=True)
+        ]
+
+    async def _read(self, query: UsageQuery, spans: Sequence[Period]) -> Sequence[Decimal | None]:
+        return await self._means.usage.read(query, spans) if spans else []
+
+    def _check_future(self, allowance: Allowance, now: datetime, at: datetime, where: str) -> None:
+        if at > now:
+            recurring = [grant.recurrence for grant in allowance.grants if grant.recurrence]
+            check_future(where, [allowance.terms.usage_period, *recurring], now, at, self.limits)
+
+
+async def _load(conn: AsyncConnection, found: Sequence[Entitlement]) -> list[Loaded]:
+    metered = [one.id for one in found if one.metered]
+    features = await feature_store.by_ids(conn, list({one.feature_id for one in found}))
+    grants = await grant_store.of_entitlements(conn, metered)
+    resets = await grant_store.resets_of(conn, metered)
+    return [
+        Loaded(one, features[one.feature_id], grants.get(one.id, ()), resets.get(one.id, ()))
+        for one in found
+    ]
+
+
+def _key(query: UsageQuery) -> tuple[object, ...]:
+    return (query.namespace, query.meter_slug, query.subject, tuple(sorted(query.filters.items())))
+
+
+def _burn_all(plans: Sequence[Plan], values: Sequence[Sequence[Decimal | None]]) -> list[Run]:
+    return [burn(one, of_it) for one, of_it in zip(plans, values, strict=True)]
+
+
+def _metered_answer(entitlement: Entitlement, run: Run, as_of: datetime) -> Access:
+    rules = entitlement.metered
+    soft = rules is not None and rules.is_soft_limit
+    answer = metered_access(run.balance, entitlement.lifetime, is_soft_limit=soft)
+    if answer.metered is None:
+        return answer
+    return replace(answer, metered=replace(answer.metered, as_of=as_of))
+
+
+def _plain_answer(entitlement: Entitlement, at: datetime) -> Access:
+    match entitlement.type:
+        case EntitlementType.STATIC:
+            return static_access(at, entitlement.lifetime, entitlement.config or "")
+        case EntitlementType.BOOLEAN:
+            return boolean_access(at, entitlement.lifetime)
+    return Access(False)
