@@ -58,10 +58,11 @@ class FeatureSpec:
 
 @dataclass(frozen=True, slots=True)
 class EntitlementSpec:
-    """An entitlement to make. `feature` is an id or a key."""
+    """An entitlement to make. `feature` is an id or a key; `feature_key` must agree with it."""
 
     type: EntitlementType
     feature: str
+    feature_key: str | None = None
     usage_period: RecurrenceSpec | None = None
     measure_from: datetime | MeasureFrom = MeasureFrom.NOW
     is_soft_limit: bool = False
@@ -77,7 +78,7 @@ class GrantSpec:
     """A grant to make."""
 
     amount: Decimal
-    effective_at: datetime
+    effective_at: datetime | None = None
     priority: int = 1
     expiration: Expiration | None = None
     expires_at: datetime | None = None
@@ -175,22 +176,23 @@ def make_grant(
     """The grant that an entitlement gets. On the calendar it goes by the entitlement's zone."""
     assert entitlement.metered is not None and entitlement.usage_period is not None
     zone = entitlement.usage_period.zone
+    effective_at = spec.effective_at or now
     expires_at = spec.expires_at
     if spec.expiration is not None:
-        expires_at = _expiry(spec.expiration, spec.effective_at, zone)
-    if expires_at is not None and expires_at <= spec.effective_at:
+        expires_at = _expiry(spec.expiration, effective_at, zone)
+    if expires_at is not None and expires_at <= effective_at:
         raise fault("expiresAt", "must be after effectiveAt")
     recurrence = None
     if spec.recurrence is not None:
-        recurrence = spec.recurrence.recurrence(spec.effective_at, zone)
+        recurrence = spec.recurrence.recurrence(effective_at, zone)
         check_interval("recurrence.interval", recurrence.interval, limits)
-        start = max(spec.effective_at, entitlement.metered.measure_from)
+        start = max(effective_at, entitlement.metered.measure_from)
         count = _count(recurrence.interval, start, min(expires_at or now, now))
         check_steps("recurrence", "recurrences lie between its start and now", count, limits)
     grant = Grant(
         id=grant_id,
         amount=spec.amount,
-        effective_at=spec.effective_at,
+        effective_at=effective_at,
         created_at=created_at,
         priority=spec.priority,
         expires_at=expires_at,

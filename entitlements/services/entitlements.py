@@ -173,7 +173,7 @@ class EntitlementService:
 
     async def _states(
         self, conn: AsyncConnection, found: Sequence[Entitlement]
-    ) -> list[EntitlementState]:
+    ) -> Sequence[EntitlementState]:
         now = self._means.now()
         resets = await grant_store.resets_of(conn, [one.id for one in found])
         return [_state(one, resets[one.id], now) for one in found]
@@ -211,6 +211,8 @@ def _periods(entitlement: Entitlement, resets: Sequence[Reset]) -> Allowance:
 
 async def _feature_of(conn: AsyncConnection, namespace: str, spec: EntitlementSpec) -> Feature:
     feature = await require_feature(conn, namespace, spec.feature)
+    if spec.feature_key not in (None, feature.key):
+        raise fault("featureId", f"is the id of the feature {feature.key}, not {spec.feature_key}")
     if feature.archived_at is not None:
         raise ConflictError(f"the feature {feature.key} is archived")
     return feature

@@ -24,6 +24,10 @@ class GrantService:
         self._means = means
         self.limits = means.limits
 
+    def now(self) -> datetime:
+        """The instant that answers about grants are for."""
+        return self._means.now()
+
     async def create(self, namespace: str, subject: str, ref: str, spec: GrantSpec) -> IssuedGrant:
         """Issue a grant. It may start in the past: then what came after is different now."""
         async with self._means.database.transaction() as conn:

@@ -8,7 +8,7 @@ moved since; otherwise the calculation starts again.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
 from typing import Protocol
@@ -16,54 +16,26 @@ from typing import Protocol
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from entitlements.access import Access, Lifetime, boolean_access, metered_access, static_access
-from entitlements.balance import Allowance, burn, plan
+from entitlements.balance import burn, plan
 from entitlements.balance.exact import ZERO
 from entitlements.balance.metering import Metering
 from entitlements.balance.standing import Standing, next_change
+from entitlements.services.values import Loaded, ValueService
 from entitlements.stores import live
 from entitlements.stores.live import Due, LiveRow, LiveState, Tracking
+from entitlements.usage import UsageQuery
 from meterline.db.engine import Database
 from meterline.db.hot import HotReads
-from meterline.kernel.meters import Meter
+from meterline.kernel.errors import NotFoundError
 from meterline.kernel.periods import Period
 
 _TRIES = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Metered:
-    """What a metered entitlement is calculated from, besides usage."""
-
-    allowance: Allowance
-    meter: Meter
-    filters: Mapping[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """An entitlement as it is in the database. Without `metered` and `config` it is boolean."""
-
-    entitlement_id: str
-    feature_key: str
-    lifetime: Lifetime
-    config: str | None = None
-    metered: Metered | None = None
-
-
-class Source(Protocol):
-    """Where entitlements come from."""
-
-    async def load(
-        self, namespace: str, subject: str, feature_key: str, now: datetime
-    ) -> Loaded | None:
-        """The entitlement in force, None when there is none."""
-        ...
-
-
 class TrackedUsage(Protocol):
     """The meters' side: usage that the sink adds up, and the position it has reached."""
 
-    def track(self, metered: Metered, since: datetime) -> Tracking | None:
+    async def track(self, query: UsageQuery, since: datetime) -> Tracking | None:
         """Which points are the usage since an instant; None when the sink cannot tell now."""
         ...
 
@@ -71,18 +43,22 @@ class TrackedUsage(Protocol):
         """Whether a series is still the sink's."""
         ...
 
+    async def as_of(self) -> datetime:
+        """Up to when acknowledged events are in live rows."""
+        ...
+
     async def positions(self, conn: AsyncConnection) -> Mapping[int, int]:
         """The sink's position in each partition."""
         ...
 
-    async def read(
-        self, metered: Metered, subject: str, spans: Sequence[Period], through: Mapping[int, int]
+    async def read_through(
+        self, query: UsageQuery, spans: Sequence[Period], through: Mapping[int, int]
     ) -> Sequence[Decimal | None]:
         """The meter's value over each span, of events up to a position."""
         ...
 
     async def due(
-        self, metered: Metered, subject: str, now: datetime, through: Mapping[int, int]
+        self, query: UsageQuery, now: datetime, through: Mapping[int, int]
     ) -> Sequence[Due]:
         """Usage at or after `now`, of events up to a position."""
         ...
@@ -92,11 +68,12 @@ class LiveEntitlements:
     """Answers from live rows, and makes them."""
 
     def __init__(
-        self, database: Database, hot: HotReads, source: Source, usage: TrackedUsage
+        self, database: Database, hot: HotReads, values: ValueService, usage: TrackedUsage
     ) -> None:
+        """`values` calculates what no row answers; it must not use live entitlements itself."""
         self._database = database
         self._hot = hot
-        self._source = source
+        self._values = values
         self._usage = usage
 
     def look_up(
@@ -106,13 +83,36 @@ class LiveEntitlements:
         row = live.look_up(self._hot, namespace, subject, feature_key)
         return None if row is None else self._answer(row, now)
 
+    def look_up_all(
+        self, namespace: str, subject: str, now: datetime
+    ) -> Mapping[str, Access] | None:
+        """The answers for all features of a subject, if look-ups can give every one of them."""
+        rows = live.look_up_all(self._hot, namespace, subject)
+        if len(rows) != live.count_active(self._hot, namespace, subject):
+            return None
+        answers: dict[str, Access] = {}
+        for row in sorted(rows, key=lambda row: row.state.feature_key):
+            answer = self._answer(row, now)
+            if answer is None:
+                return None
+            answers[row.state.feature_key] = answer
+        return answers
+
     async def get(
         self, namespace: str, subject: str, feature_key: str, now: datetime
     ) -> Access | None:
         """The answer; None when there is no such entitlement, or the sink does not follow it."""
-        return self.look_up(namespace, subject, feature_key, now) or await self._calculate(
-            namespace, subject, feature_key, now
-        )
+        answer = self.look_up(namespace, subject, feature_key, now)
+        if answer is None:
+            answer = await self._calculate(namespace, subject, feature_key, now)
+        return None if answer is None else await self.dated(answer, now)
+
+    async def dated(self, answer: Access, now: datetime) -> Access:
+        """The answer with the instant up to which it knows of usage."""
+        if answer.metered is None:
+            return answer
+        as_of = min(now, await self._usage.as_of())
+        return replace(answer, metered=replace(answer.metered, as_of=as_of))
 
     async def invalidate(self, conn: AsyncConnection, entitlement_id: str) -> None:
         """Something else than usage changes the balance, in this transaction."""
@@ -137,15 +137,16 @@ class LiveEntitlements:
     ) -> Access | None:
         row = None
         for _ in range(_TRIES):
-            found = await self._source.load(namespace, subject, feature_key, now)
-            if found is None:
+            try:
+                found = await self._values.load(namespace, subject, feature_key, now)
+                # The version is read before what is calculated from: no change is overlooked.
+                async with self._database.read() as conn:
+                    version = await live.version_of(conn, found.entitlement.id)
+                    positions = await self._usage.positions(conn)
+                found = await self._values.load(namespace, subject, feature_key, now)
+            except NotFoundError:
                 return None
-            # The version is read before what is calculated from, so no change is overlooked.
-            async with self._database.read() as conn:
-                version = await live.version_of(conn, found.entitlement_id)
-                positions = await self._usage.positions(conn)
-            found = await self._source.load(namespace, subject, feature_key, now)
-            calculated = None if found is None else await self._row(found, subject, now, positions)
+            calculated = await self._row(found, now, positions)
             if calculated is None:
                 return None
             row, tracking = calculated
@@ -157,31 +158,35 @@ class LiveEntitlements:
         return None if row is None else self._answer(row, now)
 
     async def _row(
-        self, found: Loaded, subject: str, now: datetime, positions: Mapping[int, int]
+        self, found: Loaded, now: datetime, positions: Mapping[int, int]
     ) -> tuple[LiveRow, Tracking | None] | None:
-        """A row for an entitlement, with its usage up to the positions."""
-        lifetime, metered = found.lifetime, found.metered
-        if metered is None:
-            state = LiveState(found.feature_key, lifetime.start, lifetime.end, config=found.config)
-            return LiveRow(found.entitlement_id, None, ZERO, (), state), None
-        terms = metered.allowance.terms
-        if terms.metering is not Metering.ADDITIVE:
+        """A row for an entitlement in force, with its usage up to the positions."""
+        entitlement = found.entitlement
+        if now not in entitlement.lifetime:
+            return None
+        state = LiveState(
+            entitlement.feature_key,
+            entitlement.lifetime.start,
+            entitlement.lifetime.end,
+            config=entitlement.config,
+        )
+        if entitlement.metered is None:
+            return LiveRow(entitlement.id, None, ZERO, (), state), None
+        metered = await self._values.metered(found)
+        if metered.allowance.terms.metering is not Metering.ADDITIVE:
             return None
         planned = plan(metered.allowance, now)
-        values = await self._usage.read(metered, subject, planned.spans, positions)
+        values = await self._usage.read_through(metered.query, planned.spans, positions)
         opening = burn(planned, values).opening
-        tracking = self._usage.track(metered, opening.at)
+        tracking = await self._usage.track(metered.query, opening.at)
         if tracking is None:
             return None
         last = planned.spans[-1] if planned.spans else None
         usage = values[-1] if last is not None and last.start == opening.at else None
-        state = LiveState(
-            found.feature_key,
-            lifetime.start,
-            lifetime.end,
-            is_soft_limit=terms.is_soft_limit,
+        state = replace(
+            state,
+            is_soft_limit=entitlement.metered.is_soft_limit,
             standing=Standing(opening, next_change(metered.allowance, now)),
         )
-        due = tuple(await self._usage.due(metered, subject, now, positions))
-        row = LiveRow(found.entitlement_id, tracking.series, usage or ZERO, due, state)
-        return row, tracking
+        due = tuple(await self._usage.due(metered.query, now, positions))
+        return LiveRow(entitlement.id, tracking.series, usage or ZERO, due, state), tracking

@@ -80,9 +80,10 @@ class ValueService:
         self._means = means
         self.limits = means.limits
 
-    async def wait(self) -> None:
+    async def wait(self, seconds: float | None = None) -> None:
         """Let acknowledged events become visible; `UnavailableError` when it takes too long."""
-        await self._means.usage.wait(self.limits.wait_seconds)
+        most = self.limits.wait_seconds
+        await self._means.usage.wait(most if seconds is None else min(seconds, most))
 
     async def value(
         self, namespace: str, subject: str, ref: str, at: datetime | None = None

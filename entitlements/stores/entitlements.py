@@ -176,7 +176,7 @@ def matching(
     subjects: Sequence[str], features: Sequence[str], *, include_ended: bool
 ) -> list[ColumnElement[bool]]:
     """Conditions on subjects, and on features by id or key."""
-    conditions = [] if include_ended else [ACTIVE]
+    conditions: list[ColumnElement[bool]] = [] if include_ended else [ACTIVE]
     if subjects:
         conditions.append(entitlements.c.subject.in_(subjects))
     if features:

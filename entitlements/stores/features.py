@@ -4,7 +4,19 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, Column, Row, String, Table, func, insert, or_, select, update
+from sqlalchemy import (
+    JSON,
+    Column,
+    ColumnElement,
+    Row,
+    String,
+    Table,
+    and_,
+    func,
+    insert,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from entitlements.model import Feature
@@ -51,9 +63,10 @@ async def add(conn: AsyncConnection, feature: Feature) -> None:
 
 async def find(conn: AsyncConnection, namespace: str, id_or_key: str) -> Feature | None:
     """The feature with that id, archived or not, or the one with that key that is not."""
-    named = (features.c.key == id_or_key) & _ACTIVE
+    named: ColumnElement[bool] = and_(features.c.key == id_or_key, _ACTIVE)
     if is_ulid(id_or_key):
-        named = or_(named, features.c.id == id_or_key.upper())
+        # A key never looks like an id.
+        named = features.c.id == id_or_key.upper()
     query = select(features).where(features.c.namespace == namespace, named)
     row = (await conn.execute(query)).first()
     return feature_of(row) if row else None
@@ -80,7 +93,7 @@ async def listing(
     include_archived: bool = False,
 ) -> tuple[list[Feature], int]:
     """A page of features, and how many there are on all pages."""
-    conditions = [features.c.namespace == namespace]
+    conditions: list[ColumnElement[bool]] = [features.c.namespace == namespace]
     if meter_slugs:
         conditions.append(features.c.meter_slug.in_(meter_slugs))
     if not include_archived:

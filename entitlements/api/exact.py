@@ -1,0 +1,92 @@
+"""Request bodies whose numbers keep every digit."""
+
+import json
+from collections.abc import Callable, Coroutine
+from decimal import Decimal
+from typing import Annotated, Any, NoReturn
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from pydantic import BeforeValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from meterline.kernel.quantity import FRACTION_DIGITS, INTEGER_DIGITS, ValueFault, parse_value
+
+_MAX_INTEGER_TEXT = 64
+
+
+class _Number(str):
+    """A JSON number as it was sent."""
+
+
+class _ExactRequest(Request):
+    """A request whose JSON numbers with a fraction or an exponent are read as texts."""
+
+    async def json(self) -> Any:
+        """The body; what is no JSON is a `JSONDecodeError`."""
+        if not hasattr(self, "_json"):
+            body = await self.body()
+            try:
+                self._json = json.loads(
+                    body, parse_float=_Number, parse_int=_integer, parse_constant=_refuse
+                )
+            except (RecursionError, UnicodeDecodeError):
+                raise json.JSONDecodeError("not readable", "", 0) from None
+        return self._json
+
+
+class ExactRoute(APIRoute):
+    """A route that reads its body without floats."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, which gets a request of our own."""
+        handler = super().get_route_handler()
+
+        async def exact(request: Request) -> Response:
+            return await handler(_ExactRequest(request.scope, request.receive))
+
+        return exact
+
+
+def _integer(text: str) -> Any:
+    return int(text) if len(text) <= _MAX_INTEGER_TEXT else _Number(text)
+
+
+def _refuse(text: str) -> NoReturn:
+    raise json.JSONDecodeError(f"{text} is no JSON", "", 0)
+
+
+def _amount(value: Any) -> Decimal:
+    if isinstance(value, Decimal):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | _Number):
+        raise PydanticCustomError("amount", "must be a number")
+    parsed = parse_value(str(value))
+    if isinstance(parsed, ValueFault):
+        raise PydanticCustomError(
+            "amount",
+            "must have at most {integer} digits before the point and {fraction} after it",
+            {"integer": INTEGER_DIGITS, "fraction": FRACTION_DIGITS},
+        )
+    return parsed
+
+
+def _at_least(value: Decimal, *, zero: bool) -> Decimal:
+    if value < 0 or (not zero and value == 0):
+        reason = "must not be negative" if zero else "must be positive"
+        raise PydanticCustomError("amount", reason)
+    return value
+
+
+Amount = Annotated[
+    Decimal,
+    BeforeValidator(lambda value: _at_least(_amount(value), zero=True)),
+    WithJsonSchema({"type": "number", "minimum": 0}),
+]
+"""Zero or more, with every digit."""
+
+PositiveAmount = Annotated[
+    Decimal,
+    BeforeValidator(lambda value: _at_least(_amount(value), zero=False)),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
+]
