@@ -64,10 +64,10 @@ def _stretches(allowance: Allowance) -> Iterator[_Stretch]:
     recurrence, preserve = terms.usage_period, False
     start = terms.measure_from
     for reset in sorted(allowance.resets, key=lambda reset: reset.at):
+        if reset.at <= terms.measure_from:
+            continue
         if reset.at > start:
             yield _Stretch(start, reset.at, recurrence, preserve)
-        if reset.at < terms.measure_from:
-            continue
         start = reset.at
         if not reset.retain_anchor:
             recurrence = replace(recurrence, anchor=start)

@@ -45,6 +45,13 @@ def test_resets_follow_each_other_in_any_order_of_arrival() -> None:
     assert found == [at("01-20"), at("02-10"), at("02-20")]
 
 
+def test_a_reset_that_is_not_after_the_start_of_measurement_is_none() -> None:
+    case = Case(
+        period=every("P1M", at("2024-12-05")), resets=[Reset(START), Reset(at("2024-12-20"))]
+    )
+    assert period(case, "01-02") == Period(START, at("01-05"))
+
+
 def test_a_reset_at_a_border_is_one_reset() -> None:
     case = Case(resets=[Reset(at("02-01"), retain_anchor=True, preserve_overage=True)])
     found = list(borders(case.allowance, START, at("03-01")))
