@@ -17,7 +17,7 @@ import httpx
 import pytest
 
 from tests.support.meters import batches_of, make_meter, rows, send, settle, total
-from tests.support.server import MeterlineServer, run_cli
+from tests.support.server import MeterlineServer, eventually, run_cli, running_cli
 from tests.support.shared import shared_path
 
 Figures = dict[str, Any]
@@ -44,6 +44,15 @@ def import_file(server: MeterlineServer, path: Path, *options: str) -> None:
     state = {"XDG_STATE_HOME": str(server.data_dir.parent / "state")}
     done = run_cli("import", path, "--url", server.url, *options, environment=state)
     assert done.returncode == 0, done.stderr
+
+
+def kill_an_import_half_way(
+    server: MeterlineServer, client: httpx.Client, path: Path, *options: str
+) -> None:
+    with running_cli("import", path, "--url", server.url, *options) as process:
+        eventually(lambda: (total(client, "azi_count") or 0) > 1000, "some rows are counted")
+        process.kill()
+        assert process.wait() < 0, "it was over before it was killed"
 
 
 def make_azure_meters(client: httpx.Client, name: str) -> None:
@@ -105,6 +114,7 @@ def test_azure_by_import(
     path, expected = azure
     make_azure_meters(client, "azi")
     options = ["--type", "azi.request", "--source", "import:azure", *AZURE_OPTIONS]
+    kill_an_import_half_way(server, client, path, *options, "--batch-size", "100")
     import_file(server, path, *options)
     settle(client)
     check_azure(client, "azi", expected)

@@ -43,7 +43,7 @@ def settle(client: httpx.Client, seconds: float = 30.0) -> None:
 
     def caught_up() -> bool:
         checks = client.get("/readyz").json()["checks"]
-        return bool(checks["sink"].get("lagBatches") == 0)
+        return bool(checks["sink"]["lagEvents"] == 0)
 
     eventually(caught_up, "the sink has stored everything", seconds)
 

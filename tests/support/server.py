@@ -6,7 +6,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -197,3 +198,20 @@ def run_cli(
         text=True,
         timeout=300,
     )
+
+
+@contextmanager
+def running_cli(*arguments: object) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `meterline` with these arguments beside the test; it does not outlive the block."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "meterline", *map(str, arguments)],
+        env=cli_environment({}),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
