@@ -131,7 +131,7 @@ def _event(rule: Rule, value: EntitlementValue, what: str, **data: Any) -> NewEv
         type=rule.spec.type,
         rule_id=rule.id,
         at=value.at,
-        data={**_value_data(value), **data},
+        data={**value_data(value), **data},
         subject=value.subject,
         feature=value.feature,
         key=f"{rule.id} {value.entitlement_id} {format_instant(period.start)} {what}",
@@ -146,7 +146,7 @@ def _expiring(rule: Rule, value: EntitlementValue, grant: ExpiringGrant) -> NewE
         rule_id=rule.id,
         at=value.at,
         data={
-            **_value_data(value),
+            **value_data(value),
             "grant": {"id": grant.id, "balance": grant.balance, "expiresAt": expires_at},
         },
         subject=value.subject,
@@ -160,7 +160,8 @@ def _later(instant: datetime) -> datetime:
     return NEVER if instant > NEVER - _FORGET_AFTER else instant + _FORGET_AFTER
 
 
-def _value_data(value: EntitlementValue) -> Mapping[str, Any]:
+def value_data(value: EntitlementValue) -> Mapping[str, Any]:
+    """What every payload about an entitlement shows."""
     period = {"from": format_instant(value.period.start)}
     if value.period.end < NEVER:
         period["to"] = format_instant(value.period.end)

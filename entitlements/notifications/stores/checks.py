@@ -125,8 +125,9 @@ async def done(conn: AsyncConnection, check: Check) -> None:
 
 
 async def forget(conn: AsyncConnection, entitlement_id: str) -> None:
-    """The entitlement is over: look at it no more."""
-    await conn.execute(delete(checks).where(checks.c.entitlement_id == entitlement_id))
+    """The entitlement is not in force: look at it no more, unless somebody asks."""
+    await drop(conn, entitlement_id, PERIOD)
+    await drop(conn, entitlement_id, GRANTS)
     await conn.execute(delete(seen).where(seen.c.entitlement_id == entitlement_id))
 
 
@@ -157,6 +158,11 @@ async def save_seen(
             balance=format_number(now_seen.balance),
         )
     )
+
+
+async def forget_seen(conn: AsyncConnection, namespace: str) -> None:
+    """Forget what was seen in a namespace."""
+    await conn.execute(delete(seen).where(seen.c.namespace == namespace))
 
 
 async def fire_once(conn: AsyncConnection, key: str, until: datetime) -> bool:

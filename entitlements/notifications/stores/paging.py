@@ -34,8 +34,7 @@ async def page_of(
     """How many rows a query has, and those of one page."""
     counted = select(func.count()).select_from(query.order_by(None).subquery())
     total = int((await conn.execute(counted)).scalar_one())
-    order = [table.c[sorting.by], table.c.id]
-    if sorting.descending:
-        order = [column.desc() for column in order]
+    columns = [table.c[sorting.by], table.c.id]
+    order = [one.desc() if sorting.descending else one.asc() for one in columns]
     query = query.order_by(*order).limit(sorting.size).offset((sorting.page - 1) * sorting.size)
     return total, (await conn.execute(query)).all()

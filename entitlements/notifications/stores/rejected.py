@@ -46,12 +46,12 @@ async def report_rejected(
             reason = _OTHER
         known.add(reason)
         statement = make(rejected).values(
-            namespace=namespace, reason=reason, count=count, first_at=now, last_at=now
+            namespace=namespace, reason=reason, number=count, first_at=now, last_at=now
         )
         await conn.execute(
             statement.on_conflict_do_update(
                 index_elements=["namespace", "reason"],
-                set_={"count": rejected.c.count + statement.excluded.count, "last_at": now},
+                set_={"number": rejected.c.number + statement.excluded.number, "last_at": now},
             )
         )
 
@@ -65,12 +65,12 @@ async def waiting(conn: AsyncConnection, until: datetime) -> Sequence[str]:
 async def take(conn: AsyncConnection, namespace: str) -> Rejected | None:
     """What was counted in a namespace; the count starts anew."""
     query = select(rejected).where(rejected.c.namespace == namespace).with_for_update()
-    rows = (await conn.execute(query.order_by(rejected.c.count.desc()))).all()
+    rows = (await conn.execute(query.order_by(rejected.c.number.desc()))).all()
     if not rows:
         return None
     await conn.execute(delete(rejected).where(rejected.c.namespace == namespace))
     return Rejected(
         begin=min(row.first_at for row in rows),
         end=max(row.last_at for row in rows),
-        reasons=[(row.reason, row.count) for row in rows],
+        reasons=[(row.reason, row.number) for row in rows],
     )

@@ -122,7 +122,7 @@ rejected = Table(
     metadata,
     Column("namespace", String(64), primary_key=True),
     Column("reason", String(200), primary_key=True),
-    Column("count", Integer, nullable=False),
+    Column("number", Integer, nullable=False),
     Column("first_at", UtcDateTime, nullable=False),
     Column("last_at", UtcDateTime, nullable=False),
 )
