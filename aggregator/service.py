@@ -1,7 +1,7 @@
 """Meters: their definitions, and the answers to queries about them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -28,13 +28,27 @@ from aggregator.sql import Plan
 from aggregator.stores.engine import EngineError
 from aggregator.stores.meters import SqlMeterStore
 from meterline.kernel.clock import Clock
-from meterline.kernel.errors import FieldError, NotFoundError, UnavailableError, ValidationError
+from meterline.kernel.errors import (
+    ConflictError,
+    FieldError,
+    NotFoundError,
+    UnavailableError,
+    ValidationError,
+)
 from meterline.kernel.ids import new_ulid
 from meterline.kernel.instants import from_micros
 from meterline.kernel.meters import Meter, MeterSpec, validate_meter
 
 Cells = list[tuple[Any, ...]]
 _MINUTE = timedelta(minutes=1)
+
+InUse = Callable[[Meter, Meter | None], Awaitable[str | None]]
+"""Why others need a meter to stay as it was: before, and after the change (None: deleted)."""
+
+
+async def unused(before: Meter, after: Meter | None) -> str | None:
+    """Nobody needs any meter."""
+    return None
 
 
 class SeriesBook(Protocol):
@@ -120,6 +134,7 @@ class MeterService:
         clock: Clock,
         limits: QueryLimits | None = None,
         meter_limits: MeterLimits | None = None,
+        in_use: InUse = unused,
     ) -> None:
         self._store = store
         self._series = series
@@ -128,6 +143,7 @@ class MeterService:
         self._changes = asyncio.Lock()
         self.limits = limits or QueryLimits()
         self._meter_limits = meter_limits or MeterLimits()
+        self._in_use = in_use
 
     async def list(self, namespace: str) -> Sequence[Meter]:
         """The meters of a namespace, oldest first."""
@@ -180,6 +196,7 @@ class MeterService:
         """Delete a meter. The events stay."""
         async with self._changes:
             meter = await self.get(namespace, id_or_slug)
+            await self._refuse_needed(meter, None)
             await self._store.delete(meter)
             await self._series.release(meter)
 
@@ -300,6 +317,7 @@ class MeterService:
 
     async def _replace(self, before: Meter, after: Meter) -> None:
         """Write `after`; its series is there before any query can ask for it."""
+        await self._refuse_needed(before, after)
         await self._series.ensure(after)
         try:
             if not await self._store.replace(after):
@@ -308,6 +326,11 @@ class MeterService:
             await self._release_other(after, before)
             raise
         await self._release_other(before, after)
+
+    async def _refuse_needed(self, before: Meter, after: Meter | None) -> None:
+        reason = await self._in_use(before, after)
+        if reason is not None:
+            raise ConflictError(f"the meter {before.slug} is needed: {reason}")
 
     async def _release_other(self, unused: Meter, used: Meter) -> None:
         if series_key(unused) != series_key(used):

@@ -10,11 +10,9 @@ from entitlements.model import Feature
 from entitlements.paging import Page
 from entitlements.services.means import Means
 from entitlements.specs import FeatureSpec, fault
-from entitlements.stores import entitlements as entitlement_store
 from entitlements.stores import features as store
 from meterline.kernel.errors import ConflictError, NotFoundError, ValidationError
 from meterline.kernel.ids import new_ulid
-from meterline.kernel.meters import Meter
 
 
 class FeatureService:
@@ -75,28 +73,6 @@ class FeatureService:
             feature = await require_feature(conn, namespace, id_or_key)
             if not await store.archive(conn, feature, self._means.now()):
                 raise NotFoundError("the feature is archived already")
-
-    async def meter_in_use(self, before: Meter, after: Meter | None) -> str | None:
-        """Why a meter may not be deleted (`after` is None), or not become `after`; else None.
-
-        A feature needs its meter until it is archived and has no entitlement left.
-        """
-        async with self._means.database.read() as conn:
-            found = await store.using_meter(conn, before.namespace, before.slug)
-            archived = [one.id for one in found if one.archived_at is not None]
-            entitled = await entitlement_store.any_active(conn, archived)
-        users = [one for one in found if one.archived_at is None or one.id in entitled]
-        for feature in users:
-            if after is None:
-                return f"the feature {feature.key} uses the meter"
-            for key in feature.filters:
-                if key not in after.group_by:
-                    return f"the feature {feature.key} filters by the groupBy key {key}"
-            try:
-                metering_of(after.aggregation)
-            except ValidationError as error:
-                return f"the feature {feature.key} uses the meter, and {error.detail}"
-        return None
 
     async def _check_meter(self, namespace: str, slug: str, spec: FeatureSpec) -> None:
         meter = await self._means.usage.meter(namespace, slug)

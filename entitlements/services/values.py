@@ -105,11 +105,12 @@ class ValueService:
         answers: dict[str, Access] = {}
         async with self._means.database.read() as conn:
             found = await store.of_subject(conn, namespace, subject)
-            for one in found if at is None else ():
-                live = await self._means.live.get(namespace, subject, one.feature_key, now)
-                if live is not None:
-                    answers[one.feature_key] = live
-            rest = [one for one in found if one.feature_key not in answers]
+        for one in found if at is None else ():
+            live = await self._means.live.get(namespace, subject, one.feature_key, now)
+            if live is not None:
+                answers[one.feature_key] = live
+        rest = [one for one in found if one.feature_key not in answers]
+        async with self._means.database.read() as conn:
             loaded = await _load(conn, rest)
         calculated = await self._answers(loaded, at or now)
         answers.update(zip((one.feature_key for one in rest), calculated, strict=True))

@@ -28,6 +28,9 @@ from aggregator.stores.chdb import ChdbEngine
 from aggregator.stores.meters import SqlMeterStore
 from aggregator.subjects import SubjectService
 from aggregator.worker import SinkOptions
+from entitlements.limits import EntitlementLimits
+from entitlements.services.means import Means
+from entitlements.services.meters import MeterUse
 from ingest.api import IngestEndpoint
 from ingest.limits import IngestLimits
 from ingest.metrics import IngestMetrics
@@ -40,6 +43,7 @@ from meterline.kernel.access import DEFAULT_NAMESPACE
 from meterline.kernel.clock import Clock, system_clock
 from meterline.server.app import AppParts, HotRoute, create_app
 from meterline.server.declared import declared_specs, describe_changes, plan_changes
+from meterline.server.entitled import EntitlementServices
 from meterline.server.health import Readiness
 from meterline.server.probes import (
     SinkGauges,
@@ -50,6 +54,7 @@ from meterline.server.probes import (
 )
 from meterline.server.settings import QuerySettings, Settings
 from meterline.server.telemetry import Tracing, new_registry
+from meterline.server.usage import MeterUsage
 from meterline.web import keys as keys_api
 from meterline.web.asgi import ASGIApp
 from meterline.web.auth import Authenticator, AuthLimits
@@ -128,9 +133,21 @@ async def assembled(
         await sink.start(await meter_store.all())
         stack.push_async_callback(sink.stop)
         meters = MeterService(
-            meter_store, sink.registry, stores.engine, clock, _query_limits(settings.query)
+            meter_store,
+            sink.registry,
+            stores.engine,
+            clock,
+            _query_limits(settings.query),
+            in_use=MeterUse(stores.database),
         )
         await _reconcile(meters, settings, show)
+        means = Means(
+            stores.database,
+            MeterUsage(meters, sink, stores.engine),
+            clock,
+            EntitlementLimits(**settings.entitlements.model_dump()),
+        )
+        entitled = EntitlementServices.over(means)
         authenticator = Authenticator(
             SqlKeyStore(stores.database),
             AuthLimits(remember_seconds=settings.auth.remember_seconds),
@@ -143,7 +160,10 @@ async def assembled(
         parts = AppParts(
             authenticator=authenticator,
             hot_routes=[_events_route(ingest, authenticator)],
-            routers=_routers(settings, stores, sink, meters, authenticator, clock),
+            routers=[
+                *entitled.routers(),
+                *_routers(settings, stores, sink, meters, authenticator, clock),
+            ],
             readiness=_readiness(settings, stores, sink),
             registry=registry,
             serve_metrics=settings.telemetry.metrics,

@@ -164,6 +164,45 @@ class QuerySettings(_Section):
     )
 
 
+class EntitlementSettings(_Section):
+    """Limits of features, entitlements, grants and of what is asked of them."""
+
+    max_features: _Positive = Field(
+        10_000, description="Most features of a namespace that are not archived."
+    )
+    max_filter_values: _Positive = Field(
+        100, description="Most values that a feature allows for one groupBy key."
+    )
+    max_entitlements: _Positive = Field(
+        1_000, description="Most entitlements of one subject that have not ended."
+    )
+    max_grants: _Positive = Field(
+        1_000, description="Most grants of one entitlement, ended ones included."
+    )
+    max_resets: _Positive = Field(10_000, description="Most resets by hand of one entitlement.")
+    max_config_bytes: _Positive = Field(
+        65_536, description="Largest `config` of a static entitlement."
+    )
+    max_subject_length: _Positive = Field(2_048, description="Longest subject, in characters.")
+    min_interval_seconds: _Positive = Field(
+        3_600, description="Shortest usage period and recurrence."
+    )
+    max_steps: _Positive = Field(
+        20_000,
+        description="Most usage periods and recurrences that one request may make from the past,"
+        " or ask about in the future.",
+    )
+    max_windows: _Positive = Field(20_000, description="Most windows of one history.")
+    default_page: _Positive = Field(100, description="Items on a page when none are said.")
+    max_page: _Positive = Field(1_000, description="Most items of one listing.")
+    wait_seconds: _Seconds = Field(
+        5.0, description="How long `wait=true` waits for acknowledged events; then 503."
+    )
+    concurrent_reads: _Positive = Field(
+        4, description="Reads of the event store that one request makes at the same time."
+    )
+
+
 class TelemetrySettings(_Section):
     """What the server tells about itself."""
 
@@ -190,6 +229,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     portal: PortalSettings = PortalSettings()
     query: QuerySettings = QuerySettings()
+    entitlements: EntitlementSettings = EntitlementSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     meters: tuple[DeclaredMeter, ...] = Field(
         (),
