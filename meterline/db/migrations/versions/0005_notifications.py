@@ -87,7 +87,12 @@ def upgrade() -> None:
         sa.Column("next_attempt_at", sa.DateTime(timezone=True)),
         sa.Column("updated_at", sa.DateTime(timezone=True), nullable=False),
     )
-    op.create_index("ix_notification_deliveries_event_id", "notification_deliveries", ["event_id"])
+    op.create_index(
+        "ux_notification_deliveries_event",
+        "notification_deliveries",
+        ["event_id", "channel_id"],
+        unique=True,
+    )
     op.create_index(
         "ix_notification_deliveries_due",
         "notification_deliveries",
