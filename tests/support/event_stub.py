@@ -23,6 +23,8 @@ class EventStub:
     requests: int = 0
     received: int = 0
     connections: int = 0
+    behind: int = 0
+    """How often it is asked until it lists what it has."""
     headers: list[dict[str, str]] = field(default_factory=list)
     script: Script | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -74,6 +76,14 @@ def event_stub() -> Iterator[EventStub]:
             self._answer(status, answer)
 
         def do_GET(self) -> None:
+            if self.path == "/readyz":
+                stub.behind = max(stub.behind - 1, 0)
+                lag = {"checks": {"sink": {"lagEvents": stub.behind}}}
+                self._answer(200, json.dumps(lag).encode())
+                return
+            if stub.behind:
+                self._answer(200, b"[]")
+                return
             wanted = parse_qs(urlsplit(self.path).query)["id"][0]
             items = [{"event": event} for (_, name), event in stub.events.items() if name == wanted]
             self._answer(200, json.dumps(items).encode())

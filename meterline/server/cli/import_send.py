@@ -93,16 +93,39 @@ class Sender:
         return sorted(failures, key=lambda failure: failure.line)
 
     def stored(self, source: str, event_id: str) -> bool:
-        """Whether the server still has this event; False when it does not say."""
+        """Whether the server still has this event; False when it does not say.
+
+        What was acknowledged is listed a moment later, so a server that is behind is given time.
+        """
+        deadline = time.monotonic() + self._give_up_after
+        while True:
+            behind = self._is_behind()
+            if self._is_listed(source, event_id):
+                return True
+            if not behind or time.monotonic() > deadline:
+                return False
+            self._cancelled.wait(_FIRST_PAUSE_SECONDS)
+
+    def _is_listed(self, source: str, event_id: str) -> bool:
+        items = self._get("/api/v1/events", {"id": event_id, "source": source, "limit": "1"})
         try:
-            response = self._client.get(
-                "/api/v1/events", params={"id": event_id, "source": source, "limit": 1}
-            )
-            items = response.json() if response.is_success else []
             events = [item["event"] for item in items]
-        except (httpx.HTTPError, ValueError, LookupError, TypeError):
+            return any(it["id"] == event_id and it["source"] == source for it in events)
+        except (LookupError, TypeError):
             return False
-        return any(event["id"] == event_id and event["source"] == source for event in events)
+
+    def _is_behind(self) -> bool:
+        try:
+            return bool(self._get("/readyz", {})["checks"]["sink"]["lagEvents"] > 0)
+        except (LookupError, TypeError):
+            return False
+
+    def _get(self, path: str, params: dict[str, str]) -> Any:
+        try:
+            response = self._client.get(path, params=params)
+            return response.json() if response.status_code in (200, 503) else None
+        except (httpx.HTTPError, ValueError):
+            return None
 
     def _post(self, body: bytes) -> httpx.Response:
         deadline = time.monotonic() + self._give_up_after

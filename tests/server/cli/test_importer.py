@@ -95,7 +95,8 @@ def test_it_gives_up_in_the_end_and_goes_on_later(stub: EventStub, usage: Path) 
     assert result.exit_code == 1
     assert "stopped after row 2,000: 503" in result.output
     stub.script = None
-    result = run_import(stub, usage, *options)
+    stub.behind = 3
+    result = run_import(stub, usage, *options[:-1], 10)
     assert result.exit_code == 0
     assert "going on after row 2,000" in result.output
     assert stub.received == ROWS
