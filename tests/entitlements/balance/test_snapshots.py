@@ -106,6 +106,7 @@ def test_the_newest_that_is_not_too_late() -> None:
     case = Case(grant("a", 10))
     kept = [snapshot_at(case.allowance, at(t), case.meter) for t in ("01-05", "02-05", "03-05")]
     assert newest(kept, at("02-20")) == kept[1]
+    assert newest(kept, kept[2].at) == kept[2]
     assert newest(kept, at("2024-12-01")) is None
 
 
