@@ -105,6 +105,7 @@ async def _run_server(app: ASGIApp, listener: socket.socket, settings: ServerSet
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_seconds)),

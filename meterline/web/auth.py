@@ -86,8 +86,13 @@ class Authenticator:
                 self._let_others_pass(digest, known, now)
         else:
             digest = b""
-        if self._monotonic() < self._open_until and not _is_token(authorization):
-            return OPEN
+        if not _is_token(authorization):
+            now = self._monotonic()
+            if now < self._open_until:
+                return OPEN
+            if now < self._open_until + self._limits.refresh_seconds / 2:
+                # As with keys: one caller asks again, and the others need not wait for it.
+                self._open_until = now + self._limits.refresh_seconds / 2
         return await self._look_up(authorization, digest)
 
     async def is_open(self) -> bool:
