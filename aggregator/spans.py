@@ -61,14 +61,14 @@ def plan_spans(meter: Meter, series: Series, query: SpanQuery) -> Statement:
     )
 
 
-def plan_instants(meter: Meter, series: Series, query: SpanQuery, limit: int) -> Statement:
+def plan_instants(meter: Meter, series: Series, query: SpanQuery) -> Statement:
     """A statement that answers (microseconds since 1970, value) for each instant of one span."""
     bind = Binder()
     source = sql.points_of(series, _meter_query(meter, query), bind, meter)
     return Statement(
         f"SELECT toUnixTimestamp64Micro(time) AS t, {sql.value_of_points(meter)}"
         f" FROM (SELECT * FROM {source}) WHERE 1{_through(query)}"
-        f" GROUP BY t ORDER BY t LIMIT {limit}",
+        " GROUP BY t ORDER BY t",
         bind.params,
     )
 

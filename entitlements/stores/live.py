@@ -56,6 +56,9 @@ _LOOK_UP_ALL = (
     "SELECT entitlement_id, series, usage, due, state FROM live_entitlements"
     " WHERE namespace = ? AND subject = ? AND valid"
 )
+_COUNT_ACTIVE = (
+    "SELECT count(*) FROM entitlements WHERE namespace = ? AND subject = ? AND ended_at IS NULL"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,12 @@ def look_up(hot: HotReads, namespace: str, subject: str, feature_key: str) -> Li
 def look_up_all(hot: HotReads, namespace: str, subject: str) -> list[LiveRow]:
     """Every live entitlement of a subject that holds."""
     return [_row(*found) for found in hot.rows(_LOOK_UP_ALL, (namespace, subject))]
+
+
+def count_active(hot: HotReads, namespace: str, subject: str) -> int:
+    """How many entitlements of a subject have not ended."""
+    found = hot.row(_COUNT_ACTIVE, (namespace, subject))
+    return int(found[0]) if found else 0
 
 
 def _row(entitlement_id: str, series: int | None, usage: str, due: str, state: bytes) -> LiveRow:

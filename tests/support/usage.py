@@ -21,7 +21,7 @@ from aggregator.worker import SinkOptions, Step, no_step
 from meterline.db.engine import Database
 from meterline.eventlog.memory import MemoryLog
 from meterline.eventlog.port import EventLog
-from meterline.kernel.clock import system_clock
+from meterline.kernel.clock import Clock, system_clock
 from meterline.kernel.meters import Aggregation, Meter
 
 INGESTED = datetime(2026, 1, 15, 12, tzinfo=UTC)
@@ -138,6 +138,7 @@ async def running_sink(
     on_step: Step = no_step,
     options: SinkOptions | None = None,
     follower: Follower | None = None,
+    clock: Clock = system_clock,
 ) -> AsyncIterator[Rig]:
     """A sink over `path`, stopped and closed at the end."""
     database = Database.open(f"sqlite:///{path}/state.db")
@@ -148,7 +149,7 @@ async def running_sink(
         event_log,
         engine,
         database,
-        system_clock,
+        clock,
         SinkMetrics(CollectorRegistry()),
         options or SinkOptions(linger_seconds=0.0, retry_seconds=0.01, trim_log=False),
         follower,

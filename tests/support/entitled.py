@@ -1,0 +1,70 @@
+"""Entitlements over a real sink: what the server assembles, without HTTP."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from aggregator.service import MeterService
+from aggregator.stores.meters import SqlMeterStore
+from aggregator.worker import SinkOptions
+from entitlements.limits import EntitlementLimits
+from entitlements.services.entitlements import EntitlementService
+from entitlements.services.features import FeatureService
+from entitlements.services.grants import GrantService
+from entitlements.services.live import LiveEntitlements
+from entitlements.services.means import Means
+from entitlements.services.values import ValueService
+from meterline.db.hot import HotReads
+from meterline.kernel.meters import MeterSpec
+from meterline.server.usage import LiveFollower, MeterUsage
+from tests.support.clock import FixedClock
+from tests.support.usage import Rig, running_sink
+
+
+@dataclass
+class Entitled:
+    """Services that share a sink. `plain` calculates every answer; `values` uses live rows."""
+
+    rig: Rig
+    clock: FixedClock
+    meters: MeterService
+    features: FeatureService
+    entitlements: EntitlementService
+    grants: GrantService
+    live: LiveEntitlements
+    values: ValueService
+    plain: ValueService
+
+
+@asynccontextmanager
+async def entitled(
+    path: Path, meters: Sequence[MeterSpec], clock: FixedClock
+) -> AsyncIterator[Entitled]:
+    """Services with these meters in the namespace `default`."""
+    options = SinkOptions(linger_seconds=0.0, retry_seconds=0.01, trim_log=False)
+    follower = LiveFollower()
+    async with running_sink(path, follower=follower, clock=clock, options=options) as rig:
+        service = MeterService(SqlMeterStore(rig.database), rig.sink.registry, rig.engine, clock)
+        for spec in meters:
+            await service.create("default", spec)
+        usage = MeterUsage(service, rig.sink, rig.engine)
+        means = Means(rig.database, usage, clock, EntitlementLimits())
+        plain = ValueService(means)
+        hot = HotReads(f"sqlite:///{path}/state.db")
+        live = LiveEntitlements(rig.database, hot, plain, usage)
+        with_live = replace(means, live=live)
+        try:
+            yield Entitled(
+                rig,
+                clock,
+                service,
+                FeatureService(with_live),
+                EntitlementService(with_live),
+                GrantService(with_live),
+                live,
+                ValueService(with_live),
+                plain,
+            )
+        finally:
+            hot.close()
