@@ -43,8 +43,7 @@ class Recorder:
     def _worth_telling(self, phase: Phase) -> bool:
         """Of what happens at the last instant of all, resets and recurrences are told."""
         changes = phase.changes
-        told = changes is not None and bool(changes.border or changes.recurred)
-        return phase.start > self._start and told
+        return changes is not None and bool(changes.border or changes.recurred)
 
     def _segment(
         self, period: Period, active: tuple[int, ...], opening: Level, closing: Level

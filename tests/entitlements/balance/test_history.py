@@ -88,6 +88,20 @@ def test_a_window_of_a_gauge_shows_its_reading_in_the_window() -> None:
     assert row(segment.usage, segment.balance_at_start, segment.balance_at_end) == (20, 100, 80)
 
 
+def test_segments_of_a_gauge_show_its_reading_against_whole_limits() -> None:
+    case = Case(grant("a", 100), grant("b", 50, at("01-04")), aggregation=Aggregation.LATEST)
+    case.use("01-02", 130).use("01-05", 20)
+    first, second = told(case, "01-01", "01-06").segments
+    assert row(first.usage, first.overage_at_start, first.overage) == (130, 0, 30)
+    assert row(second.usage, second.overage_at_start, second.overage) == (20, 0, 0)
+    assert row(second.balance_at_start, second.balance_at_end) == (150, 130)
+
+
+def test_segments_start_with_the_first_window() -> None:
+    found = told(Case(grant("a", 10)), "01-04T12:00", "01-06")
+    assert found.segments[0].period == Period(at("01-04"), at("01-06"))
+
+
 def test_a_reset_at_the_end_is_told() -> None:
     case = Case(grant("a", 10, max_rollover=10), resets=[Reset(at("01-05"))]).use("01-02", 4)
     before, rollover, after = told(case, "01-01", "01-05").segments
