@@ -44,17 +44,18 @@ class ChdbEngine:
         path: Path,
         *,
         handles: int = 4,
-        query_timeout_seconds: float = 30.0,
-        query_memory_bytes: int = 1 << 30,
+        query_timeout_seconds: float | None = None,
+        query_memory_bytes: int | None = None,
     ) -> None:
         # The engine takes its zone from the process; windows are given theirs by parameter.
         os.environ["TZ"] = "UTC"
         path.mkdir(parents=True, exist_ok=True)
         self._path = str(path)
-        self._reads: dict[str, str | int] = {
-            "max_execution_time": str(query_timeout_seconds),
-            "max_memory_usage": query_memory_bytes,
-        }
+        self._reads: dict[str, str | int] = {}
+        if query_timeout_seconds is not None:
+            self._reads["max_execution_time"] = str(query_timeout_seconds)
+        if query_memory_bytes is not None:
+            self._reads["max_memory_usage"] = query_memory_bytes
         self._free: SimpleQueue[Client] = SimpleQueue()
         self._threads = ThreadPoolExecutor(handles, thread_name_prefix="chdb")
         for _ in range(handles):

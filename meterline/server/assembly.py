@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastapi import APIRouter
@@ -28,15 +28,19 @@ from aggregator.stores.chdb import ChdbEngine
 from aggregator.stores.meters import SqlMeterStore
 from aggregator.subjects import SubjectService
 from aggregator.worker import SinkOptions
+from entitlements.api.fast import FastValues
 from entitlements.limits import EntitlementLimits
+from entitlements.services.live import LiveEntitlements
 from entitlements.services.means import Means
 from entitlements.services.meters import MeterUse
+from entitlements.services.values import ValueService
 from ingest.api import IngestEndpoint
 from ingest.limits import IngestLimits
 from ingest.metrics import IngestMetrics
 from ingest.openapi import operation
 from ingest.service import IngestService
 from meterline.db.engine import Database
+from meterline.db.hot import HotReads
 from meterline.db.keys import SqlKeyStore
 from meterline.eventlog.sqlite import SqliteLog, SqliteLogOptions
 from meterline.kernel.access import DEFAULT_NAMESPACE
@@ -54,7 +58,7 @@ from meterline.server.probes import (
 )
 from meterline.server.settings import QuerySettings, Settings
 from meterline.server.telemetry import Tracing, new_registry
-from meterline.server.usage import MeterUsage
+from meterline.server.usage import LiveFollower, MeterUsage
 from meterline.web import keys as keys_api
 from meterline.web.asgi import ASGIApp
 from meterline.web.auth import Authenticator, AuthLimits
@@ -64,6 +68,9 @@ from portal.store import SqlTokenStore
 from portal.tokens import PortalLimits, PortalService
 
 logger = logging.getLogger(__name__)
+
+_SINK_HANDLES = 6
+"""A step of the sink runs up to four statements side by side; a back-fill runs one more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,11 @@ class Stores:
 
     log: SqliteLog
     database: Database
+    database_url: str
     engine: ChdbEngine
+    """For queries, with their limits."""
+    sink_engine: ChdbEngine
+    """For the sink, which no query may keep waiting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,11 +134,12 @@ async def assembled(
         stores = await stack.enter_async_context(opened_stores(settings))
         sink = Sink(
             stores.log,
-            stores.engine,
+            stores.sink_engine,
             stores.database,
             clock,
             SinkMetrics(registry),
             SinkOptions(**settings.sink.model_dump()),
+            LiveFollower(),
         )
         meter_store = SqlMeterStore(stores.database)
         await sink.start(await meter_store.all())
@@ -141,12 +153,17 @@ async def assembled(
             in_use=MeterUse(stores.database),
         )
         await _reconcile(meters, settings, show)
+        usage = MeterUsage(meters, sink, stores.engine)
         means = Means(
             stores.database,
-            MeterUsage(meters, sink, stores.engine),
+            usage,
             clock,
             EntitlementLimits(**settings.entitlements.model_dump()),
         )
+        hot = HotReads(stores.database_url)
+        stack.callback(hot.close)
+        live = LiveEntitlements(stores.database, hot, ValueService(means), usage)
+        means = replace(means, live=live)
         entitled = EntitlementServices.over(means)
         authenticator = Authenticator(
             SqlKeyStore(stores.database),
@@ -170,6 +187,7 @@ async def assembled(
             tracer=tracing.tracer,
             before_scrape=[SinkGauges(registry, sink.status, stores.log).refresh],
             portal_origins=settings.portal.allowed_origins,
+            shortcuts=[lambda app: FastValues(live, means, authenticator, app)],
         )
         yield Assembly(create_app(parts), authenticator)
 
@@ -195,7 +213,9 @@ async def opened_stores(settings: Settings) -> AsyncIterator[Stores]:
             query_memory_bytes=query.memory_bytes,
         )
         stack.push_async_callback(engine.close)
-        yield Stores(log, database, engine)
+        sink_engine = await asyncio.to_thread(ChdbEngine, data.engine, handles=_SINK_HANDLES)
+        stack.push_async_callback(sink_engine.close)
+        yield Stores(log, database, data.database_url, engine, sink_engine)
 
 
 async def open_database(data: DataDir) -> Database:
