@@ -6,6 +6,7 @@ are surely new; it never decides that a key was seen.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ def judge(suspects: Keys, stored: Mapping[int, Sequence[int]]) -> list[Verdict]:
 class SeenKeys:
     """A Bloom filter over the keys of all stored events, growing by layers.
 
-    Until it is `complete`, every key may have been seen. About 2 bytes a key.
+    Until it is `complete`, every key may have been seen. About 2 bytes a key. Threads may share it.
     """
 
     _FALSE_POSITIVES = 0.0005
@@ -75,19 +76,21 @@ class SeenKeys:
     def __init__(self) -> None:
         self._layers: list[Bloom] = []
         self._room = 0
+        self._growing = Lock()
         self.complete = False
 
     def add(self, low_words: NDArray[np.uint64]) -> None:
         """Remember keys, by the low 64 bits of their hashes."""
         values = low_words.tolist()
-        while values:
-            if self._room == 0:
-                size = self._SMALLEST_LAYER << (2 * len(self._layers))
-                self._layers.append(Bloom(size, self._FALSE_POSITIVES))
-                self._room = size
-            taken, values = values[: self._room], values[self._room :]
-            self._layers[-1].update(taken)
-            self._room -= len(taken)
+        with self._growing:
+            while values:
+                if self._room == 0:
+                    size = self._SMALLEST_LAYER << (2 * len(self._layers))
+                    self._layers.append(Bloom(size, self._FALSE_POSITIVES))
+                    self._room = size
+                taken, values = values[: self._room], values[self._room :]
+                self._layers[-1].update(taken)
+                self._room -= len(taken)
 
     def maybe_seen(self, low_words: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Which keys may have been seen; False is certain."""
@@ -95,7 +98,7 @@ class SeenKeys:
             return np.ones(len(low_words), dtype=np.bool_)
         values = low_words.tolist()
         marks = np.zeros(len(values), dtype=np.bool_)
-        for layer in self._layers:
+        for layer in tuple(self._layers):
             marks |= np.fromiter(_contained(layer, values), dtype=np.bool_, count=len(values))
         return marks
 

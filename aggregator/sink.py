@@ -143,7 +143,7 @@ class Sink:
                 "RowBinary",
                 {"low": str(low), "high": str(high - 1)},
             )
-            self.seen.add(np.frombuffer(raw, dtype="<u8"))
+            await asyncio.to_thread(self.seen.add, np.frombuffer(raw, dtype="<u8"))
         self.seen.complete = True
 
 

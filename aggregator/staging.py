@@ -1,5 +1,6 @@
 """From records to staged, judged rows: what the sink does before it touches a table."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -63,7 +64,7 @@ class Staging:
             f"staging_records_{self._part}",
             _RECORD_COLUMNS,
             "JSONCompactEachRow",
-            b"\n".join(map(_record_row, records)),
+            await asyncio.to_thread(_record_rows, records),
             rows.LOAD_SETTINGS,
         )
         await self._engine.execute(rows.stage_events(self._part), {"inexact": rows.INEXACT_PATTERN})
@@ -84,13 +85,17 @@ class Staging:
             f"SELECT h, content, off, idx FROM staging_{self._part}", "RowBinary"
         )
         keys: Keys = np.frombuffer(raw, dtype=KEY_DTYPE)
-        doubtful = repeated(keys) | self._seen.maybe_seen(keys["low"])
-        suspects = keys[doubtful]
+        suspects = await asyncio.to_thread(self._suspects, keys)
         verdicts = judge(suspects, await self._stored(suspects, first)) if len(suspects) else []
         if verdicts:
             await self._save(verdicts)
         kinds = [verdict.verdict for verdict in verdicts]
         return Staged(keys, kinds.count(DUPLICATE), kinds.count(CONFLICT))
+
+    def _suspects(self, keys: Keys) -> Keys:
+        doubtful = repeated(keys) | self._seen.maybe_seen(keys["low"])
+        suspects: Keys = keys[doubtful]
+        return suspects
 
     async def _stored(self, suspects: Keys, first: int) -> dict[int, list[int]]:
         # A plan that is applied again finds keys of its own first try: those do not count.
@@ -192,6 +197,10 @@ class Staging:
                 "JSONCompactEachRow",
                 b"\n".join(lines),
             )
+
+
+def _record_rows(records: Sequence[Record]) -> bytes:
+    return b"\n".join(map(_record_row, records))
 
 
 def _record_row(record: Record) -> bytes:

@@ -55,7 +55,7 @@ _ONE_BLOCK: dict[str, str | int] = {
 class SinkOptions:
     """How the sink batches and when it counts as stalled."""
 
-    max_plan_events: int = 20_000
+    max_plan_events: int = 100_000
     linger_seconds: float = 0.2
     """How long a small plan may wait for more events, counted from the plan before."""
     retry_seconds: float = 1.0
@@ -193,7 +193,7 @@ class PartitionSink:
         await self._insert(plan, series, staged, faults)
         await self._commit(plan)
         await self._on_step("committed")
-        self._seen.add(staged.keys["low"])
+        await asyncio.to_thread(self._seen.add, staged.keys["low"])
         await self._advance(plan)
         self._metrics.applied(
             events=staged.stored - staged.conflicts,

@@ -109,7 +109,7 @@ class EventLogSettings(_Section):
 class SinkSettings(_Section):
     """The sink, which brings acknowledged events into the event store."""
 
-    max_plan_events: _Positive = Field(20_000, description="Most events stored in one step.")
+    max_plan_events: _Positive = Field(100_000, description="Most events stored in one step.")
     linger_seconds: float = Field(
         0.2, ge=0, le=10, description="How long a small step waits for more events."
     )

@@ -48,7 +48,7 @@ CREATE TABLE IF NOT EXISTS points (
     dims Array(LowCardinality(String)),
     INDEX by_time time TYPE minmax GRANULARITY 4
 ) ENGINE = MergeTree ORDER BY (series, subject, time)
-SETTINGS non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
+SETTINGS index_granularity = 2048, non_replicated_deduplication_window = 10000, fsync_after_insert = 1, fsync_part_directory = 1;
 
 -- All subjects together, per UTC minute. sum() would keep Decimal(38) and wrap; hence Decimal(76).
 CREATE TABLE IF NOT EXISTS totals (
