@@ -3,6 +3,7 @@
 from typing import Any
 
 from ingest.limits import IngestLimits
+from meterline.kernel.text import TEXT_PATTERN
 
 # RFC 3339 of the years 1900 to 2199; days that not every month has are left to the server.
 _TIME = (
@@ -49,8 +50,8 @@ def operation(limits: IngestLimits) -> dict[str, Any]:
 
 
 def _event(limits: IngestLimits, *, strict: bool) -> dict[str, Any]:
-    # A pattern of the allowed characters would be exact, but few tools can read or generate it.
-    text = {"type": "string", "minLength": 1, "maxLength": limits.max_attribute_length}
+    any_text = {"type": "string", "maxLength": limits.max_attribute_length, "pattern": TEXT_PATTERN}
+    text = {**any_text, "minLength": 1}
     required = ["id", "source", "type"]
     if limits.require_subject:
         required.append("subject")
@@ -93,7 +94,7 @@ def _event(limits: IngestLimits, *, strict: bool) -> dict[str, Any]:
         "additionalProperties": {
             "description": "An extension attribute. No attribute holds control characters.",
             "anyOf": [
-                {"type": "string", "maxLength": limits.max_attribute_length},
+                any_text,
                 {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
                 {"type": ["boolean", "null"]},
             ],
@@ -115,7 +116,9 @@ def _event(limits: IngestLimits, *, strict: bool) -> dict[str, Any]:
 
 
 def _array(event: dict[str, Any], limits: IngestLimits) -> dict[str, Any]:
-    return {"type": "array", "items": event, "maxItems": limits.max_batch_events}
+    # Not `maxItems`: a longer array is not invalid but too large, and answered with 413.
+    description = f"At most {limits.max_batch_events} events."
+    return {"type": "array", "items": event, "description": description}
 
 
 def _problem(description: str) -> dict[str, Any]:
