@@ -8,7 +8,7 @@ from entitlements.api.encode import entitlement_json, listing_json
 from entitlements.api.exact import ExactRoute
 from entitlements.api.parameters import Admin, EntitlementListParameters, Reader, ok
 from entitlements.api.views import EntitlementPage, EntitlementView
-from entitlements.api.wire import EntitlementBody, ResetBody
+from entitlements.api.wire import EntitlementBody, Name, ResetBody
 from entitlements.model import EntitlementType
 from entitlements.services.entitlements import EntitlementService
 from meterline.web.json import ExactJSONResponse
@@ -33,7 +33,7 @@ def router(service: EntitlementService) -> APIRouter:
     @api.get(_OF_SUBJECT, responses=ok(list[EntitlementView]))
     async def list_subject_entitlements(
         principal: Reader,
-        subject: str,
+        subject: Name,
         include_deleted: Annotated[bool, Query(alias="includeDeleted")] = False,
     ) -> Response:
         """List a subject's entitlements, oldest first."""
@@ -43,14 +43,16 @@ def router(service: EntitlementService) -> APIRouter:
         return ExactJSONResponse([entitlement_json(one) for one in found])
 
     @api.post(_OF_SUBJECT, status_code=201, responses=ok(EntitlementView, 201))
-    async def create_entitlement(principal: Admin, subject: str, body: EntitlementBody) -> Response:
+    async def create_entitlement(
+        principal: Admin, subject: Name, body: EntitlementBody
+    ) -> Response:
         """Entitle a subject to a feature. 409 while it has an entitlement for that feature."""
         made = await service.create(principal.namespace, subject, body.spec(limits))
         return ExactJSONResponse(entitlement_json(made), status_code=201)
 
     @api.put(_ONE + "/override", status_code=201, responses=ok(EntitlementView, 201))
     async def override_entitlement(
-        principal: Admin, subject: str, entitlement: str, body: EntitlementBody
+        principal: Admin, subject: Name, entitlement: Name, body: EntitlementBody
     ) -> Response:
         """End an entitlement and start another one for the same feature at the same instant."""
         made = await service.override(principal.namespace, subject, entitlement, body.spec(limits))
@@ -58,20 +60,20 @@ def router(service: EntitlementService) -> APIRouter:
 
     @api.post(_ONE + "/reset", status_code=204)
     async def reset_entitlement_usage(
-        principal: Admin, subject: str, entitlement: str, body: ResetBody | None = None
+        principal: Admin, subject: Name, entitlement: Name, body: ResetBody | None = None
     ) -> None:
         """Start a new usage period: grants roll over, and usage starts again at 0."""
         spec = (body or ResetBody()).spec()
         await service.reset(principal.namespace, subject, entitlement, spec)
 
     @api.get(_ONE, responses=ok(EntitlementView))
-    async def get_entitlement(principal: Reader, subject: str, entitlement: str) -> Response:
+    async def get_entitlement(principal: Reader, subject: Name, entitlement: Name) -> Response:
         """Get an entitlement; one that was deleted by its id only."""
         found = await service.get(principal.namespace, subject, entitlement)
         return ExactJSONResponse(entitlement_json(found))
 
     @api.delete(_ONE, status_code=204)
-    async def delete_entitlement(principal: Admin, subject: str, entitlement: str) -> None:
+    async def delete_entitlement(principal: Admin, subject: Name, entitlement: Name) -> None:
         """End an entitlement now. What it was can still be read."""
         await service.delete(principal.namespace, subject, entitlement)
 
@@ -94,7 +96,7 @@ def router(service: EntitlementService) -> APIRouter:
         )
 
     @api.get("/entitlements/{entitlement_id}", responses=ok(EntitlementView))
-    async def get_entitlement_by_id(principal: Reader, entitlement_id: str) -> Response:
+    async def get_entitlement_by_id(principal: Reader, entitlement_id: Name) -> Response:
         """Get an entitlement of any subject by its id."""
         found = await service.get_by_id(principal.namespace, entitlement_id)
         return ExactJSONResponse(entitlement_json(found))

@@ -8,7 +8,7 @@ from entitlements.api.encode import feature_json, listing_json
 from entitlements.api.exact import ExactRoute
 from entitlements.api.parameters import Admin, FeatureListParameters, Reader, ok
 from entitlements.api.views import FeaturePage, FeatureView
-from entitlements.api.wire import FeatureBody
+from entitlements.api.wire import FeatureBody, Name
 from entitlements.services.features import FeatureService
 from meterline.web.json import ExactJSONResponse
 
@@ -43,12 +43,12 @@ def router(service: FeatureService) -> APIRouter:
         return ExactJSONResponse(feature_json(feature), status_code=201)
 
     @api.get("/{id_or_key}", responses=ok(FeatureView))
-    async def get_feature(principal: Reader, id_or_key: str) -> Response:
+    async def get_feature(principal: Reader, id_or_key: Name) -> Response:
         """Get a feature by its key, or by its id: then archived ones, too."""
         return ExactJSONResponse(feature_json(await service.get(principal.namespace, id_or_key)))
 
     @api.delete("/{id_or_key}", status_code=204)
-    async def delete_feature(principal: Admin, id_or_key: str) -> None:
+    async def delete_feature(principal: Admin, id_or_key: Name) -> None:
         """Archive a feature. Its entitlements stay; its key can be used again."""
         await service.archive(principal.namespace, id_or_key)
 

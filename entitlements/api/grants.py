@@ -8,7 +8,7 @@ from entitlements.api.encode import grant_json, listing_json
 from entitlements.api.exact import ExactRoute
 from entitlements.api.parameters import Admin, GrantListParameters, Reader, ok
 from entitlements.api.views import GrantPage, GrantView
-from entitlements.api.wire import GrantBody, Instant
+from entitlements.api.wire import GrantBody, Instant, Name
 from entitlements.services.grants import GrantService
 from meterline.web.json import ExactJSONResponse
 
@@ -26,7 +26,7 @@ def router(service: GrantService) -> APIRouter:
 
     @api.get(_OF_ENTITLEMENT, responses=ok(list[GrantView]))
     async def list_entitlement_grants(
-        principal: Reader, subject: str, entitlement: str
+        principal: Reader, subject: Name, entitlement: Name
     ) -> Response:
         """List the grants of an entitlement, oldest first, ended ones included."""
         found = await service.of_entitlement(principal.namespace, subject, entitlement)
@@ -35,7 +35,7 @@ def router(service: GrantService) -> APIRouter:
 
     @api.post(_OF_ENTITLEMENT, status_code=201, responses=ok(GrantView, 201))
     async def create_grant(
-        principal: Admin, subject: str, entitlement: str, body: GrantBody
+        principal: Admin, subject: Name, entitlement: Name, body: GrantBody
     ) -> Response:
         """Issue a grant. It may start in the past: then what came after is counted again."""
         made = await service.create(principal.namespace, subject, entitlement, body.spec())
@@ -60,7 +60,7 @@ def router(service: GrantService) -> APIRouter:
     @api.delete("/grants/{grant_id}", status_code=204)
     async def void_grant(
         principal: Admin,
-        grant_id: str,
+        grant_id: Name,
         at: Annotated[
             Instant | None,
             Query(description="In the current usage period, not in the future; now if absent."),

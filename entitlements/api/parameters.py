@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import Depends, Header, Query
 from pydantic import BaseModel, Field
 
-from entitlements.api.wire import Instant
+from entitlements.api.wire import Instant, Name
 from entitlements.limits import EntitlementLimits
 from entitlements.paging import Page
 from entitlements.services.values import ValueService
@@ -54,10 +54,10 @@ class ListParameters(BaseModel):
 
 
 class _Filters(ListParameters):
-    feature: list[str] = Field([], max_length=100, description="Ids or keys.")
-    feature_list: list[str] = Field([], alias="feature[]", max_length=100)
-    subject: list[str] = Field([], max_length=100)
-    subject_list: list[str] = Field([], alias="subject[]", max_length=100)
+    feature: list[Name] = Field([], max_length=100, description="Ids or keys.")
+    feature_list: list[Name] = Field([], alias="feature[]", max_length=100)
+    subject: list[Name] = Field([], max_length=100)
+    subject_list: list[Name] = Field([], alias="subject[]", max_length=100)
     include_deleted: bool = Field(False, alias="includeDeleted")
 
     @property
@@ -90,8 +90,8 @@ class EntitlementListParameters(_Filters):
 class FeatureListParameters(ListParameters):
     """Which features."""
 
-    meter_slug: list[str] = Field([], alias="meterSlug", max_length=100)
-    meter_slug_list: list[str] = Field([], alias="meterSlug[]", max_length=100)
+    meter_slug: list[Name] = Field([], alias="meterSlug", max_length=100)
+    meter_slug_list: list[Name] = Field([], alias="meterSlug[]", max_length=100)
     include_archived: bool = Field(False, alias="includeArchived")
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Response
 from entitlements.api.encode import access_json, history_json
 from entitlements.api.parameters import Fresh, Reader, Time, ok
 from entitlements.api.views import AccessView, HistoryView, ValueView
-from entitlements.api.wire import Instant
+from entitlements.api.wire import Instant, Name
 from entitlements.services.values import HistorySpec, ValueService
 from entitlements.specs import fault
 from meterline.kernel.errors import ValidationError
@@ -25,7 +25,7 @@ def router(service: ValueService) -> APIRouter:
 
     @api.get(_ONE + "/value", responses=ok(ValueView))
     async def get_entitlement_value(
-        principal: Reader, subject: str, entitlement: str, fresh: Fresh, time: Time = None
+        principal: Reader, subject: Name, entitlement: Name, fresh: Fresh, time: Time = None
     ) -> Response:
         """Whether a subject may use a feature, and what is left."""
         await fresh.reached(service)
@@ -35,8 +35,8 @@ def router(service: ValueService) -> APIRouter:
     @api.get(_ONE + "/history", responses=ok(HistoryView))
     async def get_entitlement_history(
         principal: Reader,
-        subject: str,
-        entitlement: str,
+        subject: Name,
+        entitlement: Name,
         fresh: Fresh,
         begin: Annotated[
             Instant | None,
@@ -60,7 +60,7 @@ def router(service: ValueService) -> APIRouter:
 
     @api.get("/subjects/{subject:path}/access", responses=ok(AccessView))
     async def get_subject_access(
-        principal: Reader, subject: str, fresh: Fresh, time: Time = None
+        principal: Reader, subject: Name, fresh: Fresh, time: Time = None
     ) -> Response:
         """The values of all features of a subject in one call, by feature key."""
         await fresh.reached(service)

@@ -86,6 +86,8 @@ Instant = Annotated[
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
 Text = Annotated[StrictStr, AfterValidator(_storable)]
+Name = Annotated[str, AfterValidator(_storable)]
+"""Part of an address."""
 Metadata = Annotated[dict[StrictStr, StrictStr], AfterValidator(_metadata)]
 
 
