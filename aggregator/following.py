@@ -19,6 +19,10 @@ class Follower(Protocol):
         """Take a plan's usage, in the transaction that commits the sink's position."""
         ...
 
+    async def erase(self, conn: AsyncConnection, namespace: str, subject: str) -> None:
+        """All usage of a subject is erased from the store, just before this transaction."""
+        ...
+
 
 class NoFollower:
     """Nobody wants to know."""
@@ -28,4 +32,7 @@ class NoFollower:
         return ()
 
     async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
+        """Nothing is told."""
+
+    async def erase(self, conn: AsyncConnection, namespace: str, subject: str) -> None:
         """Nothing is told."""

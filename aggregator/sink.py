@@ -44,6 +44,7 @@ class Sink:
         self._engine = engine
         self._database = database
         self._clock = clock
+        self._follower = follower or NoFollower()
         self._backfill = Backfill(engine)
         self.registry = SeriesRegistry(database, self._backfill)
         self.seen = SeenKeys()
@@ -58,7 +59,7 @@ class Sink:
                 clock,
                 options or SinkOptions(),
                 metrics,
-                follower or NoFollower(),
+                self._follower,
                 on_step,
             )
             for part in event_log.partitions()
@@ -123,6 +124,7 @@ class Sink:
             series = [one.id for one in self.registry.live() if one.namespace == namespace]
             await self._backfill.erase(namespace, subject, series)
             async with self._database.transaction() as conn:
+                await self._follower.erase(conn, namespace, subject)
                 await state.finish_purge(conn, namespace, subject)
 
     async def _unfinished_purges(self) -> Sequence[tuple[str, str]]:

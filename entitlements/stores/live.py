@@ -162,6 +162,16 @@ async def invalidate(conn: AsyncConnection, entitlement_id: str) -> None:
         await conn.execute(sa.insert(table).values(empty))
 
 
+async def forget_subject(conn: AsyncConnection, namespace: str, subject: str) -> None:
+    """Throw away all rows of a subject."""
+    table = live_entitlements
+    await conn.execute(
+        sa.update(table)
+        .where(table.c.namespace == namespace, table.c.subject == subject)
+        .values(version=table.c.version + 1, valid=False)
+    )
+
+
 async def save(
     conn: AsyncConnection,
     namespace: str,
@@ -189,6 +199,34 @@ async def save(
     names = [name for name in values if name != "entitlement_id"]
     statement = upsert(conn, live_entitlements, ["entitlement_id"], names)
     await conn.execute(statement.values(**values))
+
+
+@dataclass(frozen=True, slots=True)
+class Followed:
+    """A row that follows usage, and whose it is."""
+
+    namespace: str
+    subject: str
+    row: LiveRow
+
+
+async def followed(conn: AsyncConnection, after: str, limit: int) -> list[Followed]:
+    """Rows that follow usage, by entitlement id, those after `after`."""
+    table = live_entitlements
+    found = await conn.execute(
+        sa.select(table)
+        .where(table.c.valid, table.c.series.is_not(None), table.c.entitlement_id > after)
+        .order_by(table.c.entitlement_id)
+        .limit(limit)
+    )
+    return [
+        Followed(
+            one.namespace,
+            one.subject,
+            _row(one.entitlement_id, one.series, one.usage, one.due, one.state),
+        )
+        for one in found
+    ]
 
 
 async def apply(conn: AsyncConnection, usages: Sequence[Usage]) -> list[str]:

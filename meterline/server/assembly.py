@@ -7,7 +7,7 @@ stores close, and last the log.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +33,7 @@ from entitlements.limits import EntitlementLimits
 from entitlements.services.live import LiveEntitlements
 from entitlements.services.means import Means
 from entitlements.services.meters import MeterUse
+from entitlements.services.rebuild import LiveUsage
 from entitlements.services.values import ValueService
 from ingest.api import IngestEndpoint
 from ingest.limits import IngestLimits
@@ -115,6 +116,9 @@ class Assembly:
 
     app: ASGIApp
     authenticator: Authenticator
+    live_usage: LiveUsage
+    caught_up: Callable[[float], Awaitable[bool]]
+    """Waits so many seconds for all accepted events to be stored; False when they are not."""
 
 
 def print_line(line: str) -> None:
@@ -162,7 +166,9 @@ async def assembled(
         )
         hot = HotReads(stores.database_url)
         stack.callback(hot.close)
-        live = LiveEntitlements(stores.database, hot, ValueService(means), usage)
+        plain = ValueService(means)
+        live = LiveEntitlements(stores.database, hot, plain, usage)
+        live_usage = LiveUsage(stores.database, live, plain, usage, clock)
         means = replace(means, live=live)
         entitled = EntitlementServices.over(means)
         authenticator = Authenticator(
@@ -189,7 +195,7 @@ async def assembled(
             portal_origins=settings.portal.allowed_origins,
             shortcuts=[lambda app: FastValues(live, means, authenticator, app)],
         )
-        yield Assembly(create_app(parts), authenticator)
+        yield Assembly(create_app(parts), authenticator, live_usage, sink.wait_visible)
 
 
 @asynccontextmanager

@@ -6,7 +6,7 @@ import resource
 import shutil
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,17 +16,26 @@ from typing import Literal
 from aggregator.checkup import check_store
 from aggregator.sink import migrate as migrate_engine
 from aggregator.stores import state
+from entitlements.services.rebuild import Compared
 from meterline.db.keys import SqlKeyStore
 from meterline.eventlog.sqlite import SqliteLog
-from meterline.kernel.errors import MeterlineError
+from meterline.kernel.errors import MeterlineError, UnavailableError
 from meterline.kernel.windows import load_zone
-from meterline.server.assembly import DataDir, migrate_all, open_database, opened_stores
+from meterline.server.assembly import (
+    Assembly,
+    DataDir,
+    assembled,
+    migrate_all,
+    open_database,
+    opened_stores,
+)
 from meterline.server.serve import is_loopback
 from meterline.server.settings import ServerSettings, Settings
 
 _LOW_SPACE_BYTES = 5 * 1024**3
 _SLOW_SYNC_SECONDS = 0.02
 _FEW_FILES = 1024
+_CATCH_UP_SECONDS = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,3 +196,27 @@ async def _keys(settings: Settings) -> Finding:
             " make one with `meterline keys create`",
         )
     return Finding("access", "warning", "no API key exists: open to everybody on this machine")
+
+
+async def verify_usage(settings: Settings) -> AsyncIterator[Compared]:
+    """Live usage beside the event store's, row by row. The server must not be running."""
+    async with assembled(settings, show=_say_nothing) as server:
+        await _catch_up(server)
+        async for one in server.live_usage.compare():
+            yield one
+
+
+async def rebuild_usage(settings: Settings, tell: Callable[[int], None]) -> None:
+    """Make live usage anew from the event store. The server must not be running."""
+    async with assembled(settings, show=_say_nothing) as server:
+        await _catch_up(server)
+        await server.live_usage.rebuild(tell)
+
+
+async def _catch_up(server: Assembly) -> None:
+    if not await server.caught_up(_CATCH_UP_SECONDS):
+        raise UnavailableError("accepted events are not stored yet: let the server finish first")
+
+
+def _say_nothing(_line: str) -> None:
+    """The declared meters are not what was asked about."""

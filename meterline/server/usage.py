@@ -112,3 +112,7 @@ class LiveFollower:
     async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
         """See `Follower.apply`."""
         await live.apply(conn, usages)
+
+    async def erase(self, conn: AsyncConnection, namespace: str, subject: str) -> None:
+        """See `Follower.erase`."""
+        await live.forget_subject(conn, namespace, subject)

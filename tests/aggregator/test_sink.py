@@ -162,6 +162,9 @@ async def test_followers_are_told_each_usage_once(tmp_path: Path) -> None:
         async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
             told.extend(usages)
 
+        async def erase(self, conn: AsyncConnection, namespace: str, subject: str) -> None:
+            raise AssertionError("nothing is erased here")
+
     async with running_sink(tmp_path, [TOKENS], follower=Listening()) as rig:
         past, future = "2026-01-15T11:00:00.25Z", "2199-01-01T00:00:00Z"
         first = [canonical(str(n), '{"tokens": 0.5, "model": "m"}', time=past) for n in range(4)]

@@ -14,6 +14,7 @@ from entitlements.services.features import FeatureService
 from entitlements.services.grants import GrantService
 from entitlements.services.live import LiveEntitlements
 from entitlements.services.means import Means
+from entitlements.services.rebuild import LiveUsage
 from entitlements.services.values import ValueService
 from meterline.db.hot import HotReads
 from meterline.kernel.meters import MeterSpec
@@ -35,6 +36,7 @@ class Entitled:
     live: LiveEntitlements
     values: ValueService
     plain: ValueService
+    live_usage: LiveUsage
 
 
 @asynccontextmanager
@@ -65,6 +67,7 @@ async def entitled(
                 live,
                 ValueService(with_live),
                 plain,
+                LiveUsage(rig.database, live, plain, usage, clock),
             )
         finally:
             hot.close()

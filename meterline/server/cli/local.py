@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from meterline.kernel.instants import format_instant
 from meterline.server.cli.options import Assignments, Config, DataDir, settings_from
 from meterline.server.cli.output import print_table
 
@@ -77,4 +78,41 @@ def doctor_command(
         table.add_row(finding.name, mark[finding.status], finding.text)
     print_table(table)
     if any(finding.status == "failed" for finding in findings):
+        raise typer.Exit(1)
+
+
+def rebuild_usage_command(
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Change nothing; say where the two differ.")
+    ] = False,
+    data_dir: DataDir = None,
+    config: Config = None,
+    assignments: Assignments = None,
+) -> None:
+    """Make the live usage of entitlements anew from the event store; stop the server first.
+
+    Live usage is what makes checks fast. It is only a cache: --verify proves that it equals the
+    event store, and ends with 1 if it does not.
+    """
+    from meterline.server.maintenance import rebuild_usage, verify_usage
+
+    settings = settings_from(config, data_dir, assignments)
+
+    async def compare() -> tuple[int, int]:
+        rows = differing = 0
+        async for one in verify_usage(settings):
+            rows += 1
+            if not one.agrees:
+                differing += 1
+                where = f"{one.subject} {one.feature_key} since {format_instant(one.since)}"
+                typer.echo(f"{where}: live {one.kept}, event store {one.stored}")
+        return rows, differing
+
+    if not verify:
+        done = [0]
+        asyncio.run(rebuild_usage(settings, lambda count: done.__setitem__(0, count)))
+        typer.echo(f"{done[0]} entitlements calculated anew")
+    rows, differing = asyncio.run(compare())
+    typer.echo(f"{rows} entitlements compared, {differing} differ")
+    if differing:
         raise typer.Exit(1)
