@@ -153,7 +153,8 @@ class PartitionSink:
             self._oldest = None
             self._progress_at = self._clock()
             return False
-        elapsed = (self._clock() - self._progress_at).total_seconds()
+        # A clock that was set back must not make it wait until the old time comes again.
+        elapsed = max(0.0, (self._clock() - self._progress_at).total_seconds())
         if elapsed < self._options.linger_seconds:
             await _wait(stopping, self._options.linger_seconds - elapsed)
         return True
