@@ -1,0 +1,35 @@
+"""`meterline scenario`: see what customers would see of a plan, without waiting for it."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Play plans under a simulated clock.")
+
+File = Annotated[
+    Path, typer.Argument(help="A case, or an object with `cases`, as JSON.", show_default=False)
+]
+
+
+@app.command("run")
+def run_command(file: File) -> None:
+    """Play each case through the whole application, on a temporary folder, at the times it names.
+
+    Prints a JSON line a case: id, passed, and of each step the result or the error, and what was
+    not as expected. Ends with 1 when anything was not.
+    """
+    from meterline.server.scenario.cases import read_cases
+    from meterline.server.scenario.player import play
+    from meterline.web.json import encode
+
+    async def run() -> bool:
+        passed = True
+        async for result in play(read_cases(file)):
+            typer.echo(encode(result))
+            passed = passed and result["passed"]
+        return passed
+
+    if not asyncio.run(run()):
+        raise typer.Exit(1)

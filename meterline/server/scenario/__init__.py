@@ -1,0 +1,1 @@
+"""Scenarios: a plan written as steps at given times, played through the whole application."""
