@@ -16,7 +16,7 @@ NASTY: list[Any] = [
     "%00", "9999-12-31T23:59:59Z", "2026-01-01T00:00:00", "NaN", [], [[]], {}, {"a": {"b": []}},
     ULID, "P999999999999999999999Y", "P0D", "UTC", "../../etc/passwd", "\u202e",
 ]  # fmt: skip
-BODIES = {
+BODIES: dict[str, dict[str, Any]] = {
     "/features": {
         "key": "other", "name": "Other", "meterSlug": "tokens",
         "meterGroupByFilters": {"model": "a"}, "metadata": {"a": "b"},
@@ -85,7 +85,7 @@ async def test_what_is_no_json(bench: Bench, path: str, body: bytes) -> None:
 async def test_names_in_addresses(bench: Bench, path: str) -> None:
     for value in NASTY:
         if isinstance(value, str):
-            name = quote(value.encode("utf-8", "surrogatepass"), safe="")
+            name = quote(value[:5000].encode("utf-8", "surrogatepass"), safe="")
             for method in ("GET", "DELETE"):
                 response = await bench.http.request(method, "/api/v1" + path.format(name))
                 assert response.status_code in (200, 400, 404, 405, 307), response.text
