@@ -86,7 +86,7 @@ class Evaluator:
             # What is due by the calendar comes first, and at its own instant: a server that was
             # down tells of each period that began meanwhile.
             if (period := by_reason.get(PERIOD)) is not None:
-                await self._catch_up(period)
+                await self._catch_up(entitlement_id, period.due_at, period)
             if (grants := by_reason.get(GRANTS)) is not None:
                 await self._look(entitlement_id, grants.due_at, grants)
             if (change := by_reason.get(CHANGE)) is not None:
@@ -106,27 +106,32 @@ class Evaluator:
     async def _sweep(self, check: Check) -> None:
         namespace, after = check.entitlement_id, ""
         while ids := await self._reader.metered(namespace, after, _SWEPT_AT_ONCE):
-            now = self._clock()
             async with self._database.transaction() as conn:
-                await checks.schedule(conn, [(one, CHANGE, now) for one in ids], now)
+                await checks.ask(conn, ids, check.due_at)
             after = ids[-1]
         async with self._database.transaction() as conn:
             await checks.done(conn, check)
 
-    async def _catch_up(self, check: Check) -> None:
+    async def _catch_up(self, entitlement_id: str, boundary: datetime, check: Check | None) -> None:
         """Look at the end of the period and at the start of the next, and so on until now."""
-        boundary = check.due_at
         for _ in range(_MOST_PERIODS):
-            await self._look_back(check.entitlement_id, boundary)
-            value = await self._look(check.entitlement_id, boundary, check)
+            await self._look_back(entitlement_id, boundary)
+            value = await self._look(entitlement_id, boundary, check)
             if value is None or not boundary < value.period.end <= self._clock():
                 break
             boundary = value.period.end
 
     async def _change(self, check: Check) -> None:
-        value = await self._look(check.entitlement_id, self._clock(), check)
+        entitlement_id, now = check.entitlement_id, self._clock()
+        async with self._database.read() as conn:
+            is_new = await checks.load_seen(conn, entitlement_id) is None
+        if is_new and check.due_at < now:
+            first = await self._look(entitlement_id, check.due_at, None)
+            if first is not None and first.period.end <= now:
+                await self._catch_up(entitlement_id, first.period.end, None)
+        value = await self._look(entitlement_id, self._clock(), check)
         if value is not None and value.at - value.period.start < _GRACE:
-            await self._look_back(check.entitlement_id, value.period.start)
+            await self._look_back(entitlement_id, value.period.start)
 
     async def _look_back(self, entitlement_id: str, boundary: datetime) -> None:
         """Let the thresholds of the period before `boundary` have the last of its usage."""
@@ -139,14 +144,16 @@ class Evaluator:
                 await self._fire(conn, value, known[1], await rules.active(conn, value.namespace))
 
     async def _look(
-        self, entitlement_id: str, at: datetime, check: Check
+        self, entitlement_id: str, at: datetime, check: Check | None
     ) -> EntitlementValue | None:
+        """Have the rules look at an instant, which answers `check`."""
         value = await self._reader.value(entitlement_id, at)
         await self._on_step("read")
         now = self._clock()
         async with self._database.transaction() as conn:
-            # First, so that what is scheduled below stays.
-            await checks.done(conn, check)
+            if check is not None:
+                # First, so that what is scheduled below stays.
+                await checks.done(conn, check)
             if value is None:
                 await checks.forget(conn, entitlement_id)
             else:

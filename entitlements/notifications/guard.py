@@ -23,6 +23,8 @@ SocketOption = (
 _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _COMPATIBLE = ipaddress.IPv6Network("::/96")
+_DOCUMENTATION = ipaddress.IPv6Network("3fff::/20")
+"""Not known to Python yet."""
 _ROUTED_IPV6 = ipaddress.IPv6Network("2000::/3")
 
 
@@ -36,7 +38,7 @@ def is_public(address: Address) -> bool:
         inner = _inner(address)
         if inner is not None:
             return is_public(inner)
-        if address.teredo is not None or address not in _ROUTED_IPV6:
+        if address.teredo or address in _DOCUMENTATION or address not in _ROUTED_IPV6:
             return False
     return (
         address.is_global

@@ -13,6 +13,7 @@ from meterline.kernel.ids import new_secret
 
 PREFIX = "whsec_"
 SECRET_PATTERN = r"^(whsec_)?[a-zA-Z0-9+/=]{32,100}$"
+_MIN_BYTES = 24
 _SECRET = re.compile(SECRET_PATTERN, re.ASCII)
 
 
@@ -26,9 +27,11 @@ def check_secret(secret: str) -> None:
     if not _SECRET.fullmatch(secret):
         raise ValidationError(f"must match {SECRET_PATTERN}")
     try:
-        _key(secret)
+        key = _key(secret)
     except binascii.Error:
         raise ValidationError("must be base64 after the prefix") from None
+    if len(key) < _MIN_BYTES:
+        raise ValidationError(f"must hold at least {_MIN_BYTES} bytes")
 
 
 def signed_headers(

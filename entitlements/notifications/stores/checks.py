@@ -54,7 +54,13 @@ async def request_checks(conn: AsyncConnection, ids: Iterable[str], now: datetim
     """
     wanted = list(dict.fromkeys(ids))
     if wanted and await rules.any_active(conn):
-        await schedule(conn, [(one, CHANGE, now) for one in wanted], now)
+        await ask(conn, wanted, now)
+
+
+async def ask(conn: AsyncConnection, ids: Sequence[str], now: datetime) -> None:
+    """Ask for checks. One that waits already keeps its time: it began to wait then."""
+    statement = upsert(conn, checks, ["entitlement_id", "reason"], ["stamp", "claimed_until"])
+    await conn.execute(statement, [_row(one, CHANGE, now, now) for one in ids])
 
 
 async def schedule(
@@ -66,17 +72,17 @@ async def schedule(
     statement = upsert(
         conn, checks, ["entitlement_id", "reason"], ["due_at", "stamp", "claimed_until"]
     )
-    rows = [
-        {
-            "entitlement_id": entitlement_id,
-            "reason": reason,
-            "due_at": due_at,
-            "stamp": new_ulid(now),
-            "claimed_until": None,
-        }
-        for entitlement_id, reason, due_at in due
-    ]
-    await conn.execute(statement, rows)
+    await conn.execute(statement, [_row(*one, now) for one in due])
+
+
+def _row(entitlement_id: str, reason: str, due_at: datetime, now: datetime) -> dict[str, object]:
+    return {
+        "entitlement_id": entitlement_id,
+        "reason": reason,
+        "due_at": due_at,
+        "stamp": new_ulid(now),
+        "claimed_until": None,
+    }
 
 
 async def any_due(conn: AsyncConnection, now: datetime) -> bool:

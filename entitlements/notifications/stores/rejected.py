@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import delete, distinct, select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -58,7 +58,7 @@ async def report_rejected(
 
 async def waiting(conn: AsyncConnection, until: datetime) -> Sequence[str]:
     """Namespaces with rejections counted since `until` or longer."""
-    query = select(distinct(rejected.c.namespace)).where(rejected.c.first_at <= until)
+    query = select(rejected.c.namespace).where(rejected.c.first_at <= until).distinct()
     return (await conn.execute(query)).scalars().all()
 
 
