@@ -79,6 +79,25 @@ def test_a_polite_stop_under_load_loses_nothing(start_server: StartServer) -> No
         load.finish()
 
 
+def test_without_the_log_the_same_kill_loses_events(start_server: StartServer) -> None:
+    """The control: events that were acknowledged and not stored are safe in the log alone."""
+    server = start_server()
+    make_meters(server)
+    load = Load(CLIENTS, 5)
+    load.resume(server.url)
+    load.wait_for_acknowledgements(40)
+    server.kill()
+    load.park()
+    load.finish()
+    logs = list(server.data_dir.glob("events.log*"))
+    assert logs
+    for path in logs:
+        path.unlink()
+    server.restart()
+    with server.client() as client:
+        assert any(fault.startswith("lost") for fault in faults(counts(client), load.ledger))
+
+
 def test_the_check_itself_sees_each_fault() -> None:
     ledger = Ledger(sent={1, 2, 3}, acknowledged={1, 2})
     assert faults({1: 1, 2: 1}, ledger) == []

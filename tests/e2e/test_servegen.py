@@ -1,7 +1,7 @@
 """A whole day of 1,385,405 requests by `meterline import`, and a third of them again, shuffled.
 
-It takes half a minute, so `make test` sends the first 100,000 rows of it; METERLINE_FULL_DATASETS=1
-(as in `make test-full`) sends all, and compares with the published figures.
+That takes a minute, so `make test` sends the first 100,000 rows. `METERLINE_FULL_DATASETS=1 make test`
+sends all of them, and compares with the published figures.
 """
 
 import csv
