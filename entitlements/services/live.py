@@ -26,7 +26,7 @@ from entitlements.stores.live import Due, LiveRow, LiveState, Tracking
 from entitlements.usage import UsageQuery
 from meterline.db.engine import Database
 from meterline.db.hot import HotReads
-from meterline.kernel.errors import NotFoundError
+from meterline.kernel.instants import LATEST
 from meterline.kernel.periods import Period
 
 _TRIES = 4
@@ -137,23 +137,21 @@ class LiveEntitlements:
     ) -> Access | None:
         row = None
         for _ in range(_TRIES):
-            try:
-                found = await self._values.load(namespace, subject, feature_key, now)
-                # The version is read before what is calculated from: no change is overlooked.
-                async with self._database.read() as conn:
-                    version = await live.version_of(conn, found.entitlement.id)
-                    positions = await self._usage.positions(conn)
-                found = await self._values.load(namespace, subject, feature_key, now)
-            except NotFoundError:
+            # The version is read before what is calculated from: no change is overlooked.
+            async with self._database.read() as conn:
+                version = await live.version_of(conn, namespace, subject, feature_key)
+                positions = await self._usage.positions(conn)
+            if version is None:
                 return None
+            found = await self._values.load(namespace, subject, version[0], now)
             calculated = await self._row(found, now, positions)
             if calculated is None:
                 return None
             row, tracking = calculated
             async with self._database.transaction() as conn:
-                held = await live.version_of(conn, row.entitlement_id) == version
+                held = await live.version_of(conn, namespace, subject, feature_key) == version
                 if held and await self._usage.positions(conn) == positions:
-                    await live.save(conn, namespace, subject, row, tracking, version)
+                    await live.save(conn, namespace, subject, row, tracking, version[1])
                     break
         return None if row is None else self._answer(row, now)
 
@@ -176,7 +174,9 @@ class LiveEntitlements:
         if metered.allowance.terms.metering is not Metering.ADDITIVE:
             return None
         planned = plan(metered.allowance, now)
-        values = await self._usage.read_through(metered.query, planned.spans, positions)
+        ahead = Period(now, LATEST)
+        spans = [*planned.spans, ahead]
+        *values, later = await self._usage.read_through(metered.query, spans, positions)
         opening = burn(planned, values).opening
         tracking = await self._usage.track(metered.query, opening.at)
         if tracking is None:
@@ -188,5 +188,5 @@ class LiveEntitlements:
             is_soft_limit=entitlement.metered.is_soft_limit,
             standing=Standing(opening, next_change(metered.allowance, now)),
         )
-        due = tuple(await self._usage.due(metered.query, now, positions))
-        return LiveRow(entitlement.id, tracking.series, usage or ZERO, due, state), tracking
+        due = () if later is None else await self._usage.due(metered.query, now, positions)
+        return LiveRow(entitlement.id, tracking.series, usage or ZERO, tuple(due), state), tracking

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from entitlements.balance.exact import total
 from entitlements.balance.standing import Standing
+from entitlements.stores.entitlements import entitlements
 from meterline.db.hot import HotReads
 from meterline.db.tables import metadata, upsert
 from meterline.kernel.instants import to_micros
@@ -136,13 +137,23 @@ def _row(entitlement_id: str, series: int | None, usage: str, due: str, state: b
     return LiveRow(entitlement_id, series, Decimal(usage), later, _STATE.decode(state))
 
 
-async def version_of(conn: AsyncConnection, entitlement_id: str) -> int:
-    """How often the entitlement was invalidated."""
-    table = live_entitlements
+async def version_of(
+    conn: AsyncConnection, namespace: str, subject: str, feature_key: str
+) -> tuple[str, int] | None:
+    """The entitlement in force, and how often it was invalidated."""
+    of, table = entitlements.c, live_entitlements
     found = await conn.execute(
-        sa.select(table.c.version).where(table.c.entitlement_id == entitlement_id)
+        sa.select(of.id, sa.func.coalesce(table.c.version, 0))
+        .select_from(entitlements.outerjoin(table, table.c.entitlement_id == of.id))
+        .where(
+            of.namespace == namespace,
+            of.subject == subject,
+            of.feature_key == feature_key,
+            of.ended_at.is_(None),
+        )
     )
-    return found.scalar_one_or_none() or 0
+    row = found.first()
+    return None if row is None else (row[0], row[1])
 
 
 async def invalidate(conn: AsyncConnection, entitlement_id: str) -> None:
