@@ -1,6 +1,6 @@
 """A whole day of 1,385,405 requests by `meterline import`, and a third of them again, shuffled.
 
-That takes a minute, so `make test` sends the first 100,000 rows. `METERLINE_FULL_DATASETS=1 make test`
+That takes a minute, so `make test` sends the first 100,000 rows. With METERLINE_FULL_DATASETS=1 it
 sends all of them, and compares with the published figures.
 """
 
