@@ -136,9 +136,7 @@ def tokens_router(service: PortalService, meters: Meters, clock: Clock) -> APIRo
     return api
 
 
-_portal_token = HTTPBearer(
-    scheme_name="PortalToken", description="A portal token", auto_error=False
-)
+portal_token = HTTPBearer(scheme_name="PortalToken", description="A portal token", auto_error=False)
 
 
 def query_router(service: PortalService, meters: Meters) -> APIRouter:
@@ -147,7 +145,7 @@ def query_router(service: PortalService, meters: Meters) -> APIRouter:
         prefix="/api/v1/portal/meters",
         tags=["Portal"],
         default_response_class=ExactJSONResponse,
-        dependencies=[Depends(_portal_token)],
+        dependencies=[Depends(portal_token)],
     )
 
     parameters = [one for one in query_parameters(1) if one["name"] != "subject"]

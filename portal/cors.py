@@ -1,4 +1,4 @@
-"""CORS for the portal's queries, which run in end users' browsers.
+"""CORS for what end users' browsers ask of the portal.
 
 No cookie or other ambient credential opens anything here, only the token that the page itself
 holds. So any origin may ask by default.
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from meterline.web.asgi import ASGIApp, Message, Receive, Scope, Send, header, send_response
 
-_PREFIX = "/api/v1/portal/meters/"
+_PREFIXES = ("/api/v1/portal/meters/", "/api/v1/portal/entitlements")
 _PREFLIGHT = [
     (b"access-control-allow-methods", b"GET, OPTIONS"),
     (b"access-control-allow-headers", b"Authorization, Accept, Content-Type"),
@@ -26,7 +26,7 @@ class PortalCors:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer preflights; add the headers to other answers."""
-        if scope["type"] != "http" or not scope["path"].startswith(_PREFIX):
+        if scope["type"] != "http" or not scope["path"].startswith(_PREFIXES):
             await self._app(scope, receive, send)
             return
         allowed = self._allowed(header(scope, b"origin"))

@@ -65,6 +65,8 @@ from meterline.web.asgi import ASGIApp
 from meterline.web.auth import Authenticator, AuthLimits
 from meterline.web.keys import KeyService
 from portal import api as portal_api
+from portal import entitlements as portal_entitlements
+from portal.entitlements import PortalEntitlements
 from portal.store import SqlTokenStore
 from portal.tokens import PortalLimits, PortalService
 
@@ -185,7 +187,7 @@ async def assembled(
             hot_routes=[_events_route(ingest, authenticator)],
             routers=[
                 *entitled.routers(),
-                *_routers(settings, stores, sink, meters, authenticator, clock),
+                *_routers(settings, stores, sink, meters, authenticator, clock, entitled),
             ],
             readiness=_readiness(settings, stores, sink),
             registry=registry,
@@ -275,6 +277,7 @@ def _routers(
     meters: MeterService,
     authenticator: Authenticator,
     clock: Clock,
+    entitled: EntitlementServices,
 ) -> list[APIRouter]:
     """Every endpoint but the hot ones."""
     portal = PortalService(
@@ -293,6 +296,9 @@ def _routers(
         subjects_api.router(SubjectService(stores.database, clock, sink.purge)),
         portal_api.tokens_router(portal, meters, clock),
         portal_api.query_router(portal, meters),
+        portal_entitlements.router(
+            portal, PortalEntitlements(entitled.entitlements, entitled.values, clock)
+        ),
         keys_api.router(KeyService(SqlKeyStore(stores.database), clock, authenticator)),
     ]
 

@@ -108,7 +108,7 @@ def _case(number: int, given: Any) -> Case:
 def _step(case: str, number: int, given: Any) -> Step:
     where = f"case {case}, step {number}"
     op = given.get("op") if isinstance(given, dict) else None
-    if op not in _REQUIRED:
+    if not isinstance(op, str) or op not in _REQUIRED:
         raise ValidationError(f"{where}: `op` must be one of {', '.join(_REQUIRED)}")
     missing = [name for name in _REQUIRED[op] if name not in given]
     if missing:

@@ -40,7 +40,7 @@ class World:
     """An application that nobody else uses, and its clock."""
 
     def __init__(self, client: httpx.AsyncClient, clock: SimulatedClock) -> None:
-        self._client = client
+        self.client = client
         self.clock = clock
 
     async def call(
@@ -52,7 +52,7 @@ class World:
         content_type: str = "application/json",
     ) -> Any:
         """The answer's JSON, with every digit; a refusal is a `RefusedError`."""
-        response = await self._client.request(
+        response = await self.client.request(
             method,
             path,
             params=list(params) or None,
