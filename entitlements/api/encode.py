@@ -51,6 +51,7 @@ def feature_json(feature: Feature) -> Json:
     }
     if feature.meter_slug is not None:
         answer["meterSlug"] = feature.meter_slug
+    if feature.filters:
         simple = {key: texts[0] for key, texts in feature.filters.items() if len(texts) == 1}
         if len(simple) == len(feature.filters):
             answer["meterGroupByFilters"] = simple
