@@ -13,7 +13,7 @@ from aggregator.query import QueryInput, QueryLimits
 from aggregator.service import MeterChange, MeterLimits, MeterService
 from aggregator.stores.meters import SqlMeterStore
 from meterline.kernel.errors import ConflictError, NotFoundError, ValidationError
-from meterline.kernel.meters import MeterSpec, validate_meter
+from meterline.kernel.meters import Meter, MeterSpec, validate_meter
 from tests.support.clock import FixedClock
 from tests.support.usage import Rig, canonical, running_sink, send
 
@@ -179,3 +179,26 @@ async def test_a_portal_query_is_about_its_subject_alone(tmp_path: Path) -> None
         given = [("subject", "you"), ("subject[]", "you")]
         result = await one.meters.query_from_params(NS, "calls", given, subject="me")
         assert [(row.subject, row.value) for row in result.rows] == [("me", Decimal(2))]
+
+
+async def test_a_meter_that_others_need_stays_as_it_is(tmp_path: Path) -> None:
+    seen: list[tuple[str, Meter | None]] = []
+
+    async def in_use(before: Meter, after: Meter | None) -> str | None:
+        seen.append((before.slug, after))
+        return "somebody needs it" if after is None or not after.group_by else None
+
+    async with running_sink(tmp_path) as rig:
+        store = SqlMeterStore(rig.database)
+        meters = MeterService(store, rig.sink.registry, rig.engine, FixedClock(), in_use=in_use)
+        made = await meters.create(NS, spec("tokens", group_by={"model": "$.model"}))
+        with pytest.raises(ConflictError, match="the meter tokens is needed: somebody needs it"):
+            await meters.delete(NS, "tokens")
+        with pytest.raises(ConflictError, match="needed"):
+            await meters.update(NS, "tokens", MeterChange(group_by={}))
+        with pytest.raises(ConflictError, match="needed"):
+            await meters.reconcile(NS, [spec("tokens")])
+        assert await meters.get(NS, "tokens") == made
+        changed = await meters.update(NS, "tokens", MeterChange(name="Tokens"))
+        assert changed.name == "Tokens"
+        assert seen[-1] == ("tokens", changed)

@@ -11,6 +11,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 import aggregator.subjects
+import entitlements.stores.features
+import entitlements.stores.grants
+import entitlements.stores.live
 import meterline.db.keys
 import portal.store
 from meterline.db import migrations
@@ -18,7 +21,14 @@ from meterline.db.engine import Database
 from meterline.db.tables import metadata
 from tests.support.database import database_url, migrated
 
-DOMAINS = (aggregator.subjects, meterline.db.keys, portal.store)
+DOMAINS = (
+    aggregator.subjects,
+    entitlements.stores.features,
+    entitlements.stores.grants,
+    entitlements.stores.live,
+    meterline.db.keys,
+    portal.store,
+)
 
 
 async def test_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None:
