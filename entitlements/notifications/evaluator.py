@@ -21,7 +21,7 @@ from entitlements.notifications.model import (
 )
 from entitlements.notifications.options import NotificationOptions, Step, no_step
 from entitlements.notifications.stores import checks, outbox, rejected, rules
-from entitlements.notifications.stores.checks import CHANGE, GRANTS, PERIOD, SWEEP, Check
+from entitlements.notifications.stores.checks import GRANTS, LOOK, PERIOD, SWEEP, Check
 from meterline.db.engine import Database
 from meterline.kernel.clock import Clock
 from meterline.kernel.instants import format_instant
@@ -89,8 +89,9 @@ class Evaluator:
                 await self._catch_up(entitlement_id, period.due_at, period)
             if (grants := by_reason.get(GRANTS)) is not None:
                 await self._look(entitlement_id, grants.due_at, grants)
-            if (change := by_reason.get(CHANGE)) is not None:
-                await self._change(change)
+            rest = [check for check in found if check.reason not in (PERIOD, GRANTS)]
+            if rest:
+                await self._change(entitlement_id, rest)
 
     async def _is_watched(self, entitlement_id: str) -> bool:
         """Whether a rule may fire. An entitlement that is not known yet may be anywhere."""
@@ -112,24 +113,25 @@ class Evaluator:
         async with self._database.transaction() as conn:
             await checks.done(conn, check)
 
-    async def _catch_up(self, entitlement_id: str, boundary: datetime, check: Check | None) -> None:
+    async def _catch_up(self, entitlement_id: str, boundary: datetime, *answered: Check) -> None:
         """Look at the end of the period and at the start of the next, and so on until now."""
         for _ in range(_MOST_PERIODS):
             await self._look_back(entitlement_id, boundary)
-            value = await self._look(entitlement_id, boundary, check)
+            value = await self._look(entitlement_id, boundary, *answered)
             if value is None or not boundary < value.period.end <= self._clock():
                 break
             boundary = value.period.end
 
-    async def _change(self, check: Check) -> None:
-        entitlement_id, now = check.entitlement_id, self._clock()
+    async def _change(self, entitlement_id: str, found: Sequence[Check]) -> None:
+        now = self._clock()
+        since = min(check.due_at for check in found)
         async with self._database.read() as conn:
             is_new = await checks.load_seen(conn, entitlement_id) is None
-        if is_new and check.due_at < now:
-            first = await self._look(entitlement_id, check.due_at, None)
+        if is_new and since < now:
+            first = await self._look(entitlement_id, since)
             if first is not None and first.period.end <= now:
-                await self._catch_up(entitlement_id, first.period.end, None)
-        value = await self._look(entitlement_id, self._clock(), check)
+                await self._catch_up(entitlement_id, first.period.end)
+        value = await self._look(entitlement_id, self._clock(), *found)
         if value is not None and value.at - value.period.start < _GRACE:
             await self._look_back(entitlement_id, value.period.start)
 
@@ -144,15 +146,15 @@ class Evaluator:
                 await self._fire(conn, value, known[1], await rules.active(conn, value.namespace))
 
     async def _look(
-        self, entitlement_id: str, at: datetime, check: Check | None
+        self, entitlement_id: str, at: datetime, *answered: Check
     ) -> EntitlementValue | None:
-        """Have the rules look at an instant, which answers `check`."""
+        """Have the rules look at an instant, which answers some checks."""
         value = await self._reader.value(entitlement_id, at)
         await self._on_step("read")
         now = self._clock()
         async with self._database.transaction() as conn:
-            if check is not None:
-                # First, so that what is scheduled below stays.
+            # First, so that what is scheduled below stays.
+            for check in answered:
                 await checks.done(conn, check)
             if value is None:
                 await checks.forget(conn, entitlement_id)
@@ -171,13 +173,18 @@ class Evaluator:
         if newest:
             now_seen = Seen(value.period.start, value.balance)
             await checks.save_seen(conn, value.entitlement_id, value.namespace, now_seen)
-        if watching and newest and value.period.end < NEVER:
-            await checks.schedule(conn, [(value.entitlement_id, PERIOD, value.period.end)], now)
+        if not watching:
+            return
+        seconds = self._options.look_seconds if value.is_told else self._options.untold_seconds
+        due = [(value.entitlement_id, LOOK, now + timedelta(seconds=seconds))]
+        if newest and value.period.end < NEVER:
+            due.append((value.entitlement_id, PERIOD, value.period.end))
         look = next_look(watching, value)
         if look is not None and look < NEVER:
-            await checks.schedule(conn, [(value.entitlement_id, GRANTS, look)], now)
+            due.append((value.entitlement_id, GRANTS, look))
         else:
             await checks.drop(conn, value.entitlement_id, GRANTS)
+        await checks.schedule(conn, due, now)
 
     async def _fire(
         self,

@@ -145,6 +145,8 @@ class EntitlementValue:
     """The grants that are active or will be, and that expire."""
     documents: Mapping[str, Any] = field(default_factory=dict)
     """`entitlement`, `feature` and `subject` as the API shows them, where they are known."""
+    is_told: bool = True
+    """Whether a check is asked for when there is usage; else it has to be looked for."""
 
 
 class ValueReader(Protocol):

@@ -31,6 +31,11 @@ class NotificationOptions:
     rejected_seconds: float = 60.0
     """How long rejected events are counted before one event tells of all."""
 
+    look_seconds: float = 3_600.0
+    """How often an entitlement is looked at although nothing was told of it."""
+    untold_seconds: float = 60.0
+    """The same, of one whose usage cannot be told: its meter does not add up."""
+
     @property
     def lease(self) -> timedelta:
         """How long a claim holds: longer than an attempt can take."""

@@ -30,6 +30,7 @@ from aggregator.subjects import SubjectService
 from aggregator.worker import SinkOptions
 from entitlements.api.fast import FastValues
 from entitlements.limits import EntitlementLimits
+from entitlements.notifications.hooks import CheckedLiveValues
 from entitlements.services.live import LiveEntitlements
 from entitlements.services.means import Means
 from entitlements.services.meters import MeterUse
@@ -50,6 +51,7 @@ from meterline.server.app import AppParts, HotRoute, create_app
 from meterline.server.declared import declared_specs, describe_changes, plan_changes
 from meterline.server.entitled import EntitlementServices
 from meterline.server.health import Readiness
+from meterline.server.notified import NotifyingFollower, notifications
 from meterline.server.probes import (
     SinkGauges,
     database_check,
@@ -59,7 +61,7 @@ from meterline.server.probes import (
 )
 from meterline.server.settings import QuerySettings, Settings
 from meterline.server.telemetry import Tracing, new_registry
-from meterline.server.usage import LiveFollower, MeterUsage
+from meterline.server.usage import MeterUsage
 from meterline.web import keys as keys_api
 from meterline.web.asgi import ASGIApp
 from meterline.web.auth import Authenticator, AuthLimits
@@ -145,7 +147,7 @@ async def assembled(
             clock,
             SinkMetrics(registry),
             SinkOptions(**settings.sink.model_dump()),
-            LiveFollower(),
+            NotifyingFollower(clock),
         )
         meter_store = SqlMeterStore(stores.database)
         await sink.start(await meter_store.all())
@@ -171,8 +173,11 @@ async def assembled(
         plain = ValueService(means)
         live = LiveEntitlements(stores.database, hot, plain, usage)
         live_usage = LiveUsage(stores.database, live, plain, usage, clock)
-        means = replace(means, live=live)
+        means = replace(means, live=CheckedLiveValues(live, clock))
         entitled = EntitlementServices.over(means)
+        notified = await stack.enter_async_context(
+            notifications(settings.notifications, stores.database, plain, live, clock)
+        )
         authenticator = Authenticator(
             SqlKeyStore(stores.database),
             AuthLimits(remember_seconds=settings.auth.remember_seconds),
@@ -187,6 +192,7 @@ async def assembled(
             hot_routes=[_events_route(ingest, authenticator)],
             routers=[
                 *entitled.routers(),
+                *notified,
                 *_routers(settings, stores, sink, meters, authenticator, clock, entitled),
             ],
             readiness=_readiness(settings, stores, sink),

@@ -203,6 +203,47 @@ class EntitlementSettings(_Section):
     )
 
 
+class NotificationSettings(_Section):
+    """Webhooks that tell of balances, resets, grants and rejected events."""
+
+    enabled: bool = Field(True, description="Look for events and send webhooks in this process.")
+    allow_private_targets: bool = Field(
+        False,
+        description="Send to addresses that are not on the public internet, such as those of"
+        " this machine. Whoever may make channels can then reach into your network.",
+    )
+    timeout_seconds: float = Field(
+        20.0, ge=1, le=30, description="How long a receiver may take to answer."
+    )
+    concurrency: int = Field(
+        32, ge=1, le=256, description="Most webhooks on their way at the same time."
+    )
+    endpoint_concurrency: int = Field(
+        4, ge=1, le=64, description="Most webhooks on their way to one channel."
+    )
+    poll_seconds: float = Field(
+        0.5, ge=0.05, le=60, description="How often to look for what is due."
+    )
+    look_seconds: float = Field(
+        3_600.0,
+        ge=60,
+        description="How often an entitlement is looked at although nothing was told of it.",
+    )
+    untold_seconds: float = Field(
+        60.0,
+        ge=1,
+        description="The same for meters that do not add up: UNIQUE_COUNT, LATEST and MAX.",
+    )
+    disable_after_seconds: _Seconds = Field(
+        432_000.0,
+        description="A channel of which every attempt failed for so long is disabled.",
+    )
+    retention_days: _Positive = Field(90, description="How long events are kept.")
+    rejected_seconds: _Seconds = Field(
+        60.0, description="How long rejected events are counted before one event tells of all."
+    )
+
+
 class TelemetrySettings(_Section):
     """What the server tells about itself."""
 
@@ -230,6 +271,7 @@ class Settings(BaseSettings):
     portal: PortalSettings = PortalSettings()
     query: QuerySettings = QuerySettings()
     entitlements: EntitlementSettings = EntitlementSettings()
+    notifications: NotificationSettings = NotificationSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     meters: tuple[DeclaredMeter, ...] = Field(
         (),

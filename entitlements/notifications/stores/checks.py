@@ -1,7 +1,9 @@
 """What is to be looked at, what was seen, and what has fired, in the relational database.
 
 A check is a row (entitlement, reason) with a due time. `change` says that a balance may have
-changed; `period` stands at the end of the usage period; `grants` where an expiry comes into sight.
+changed, `later` that usage with a time ahead begins to count then, and `look` that it is time to
+look anyway; `period` stands at the end of the usage period; `grants` where an expiry comes into
+sight.
 Whoever changes a balance asks for a check in the same transaction, so that none is lost.
 """
 
@@ -18,15 +20,20 @@ from entitlements.notifications.stores import rules
 from entitlements.notifications.stores.tables import checks, fired, seen
 from meterline.db.tables import upsert
 from meterline.kernel.ids import new_ulid
+from meterline.kernel.instants import from_micros, to_micros
 from meterline.kernel.quantity import format_number
 
 CHANGE = "change"
 PERIOD = "period"
 GRANTS = "grants"
+LOOK = "look"
+LATER = "later"
 SWEEP = "sweep"
 """Look at every entitlement of the namespace that stands in place of an entitlement's id."""
 
 _AT_ONCE = 500
+_STEP_MICROS = 5_000_000
+_MOST_STEPS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +54,26 @@ async def request_check(conn: AsyncConnection, entitlement_id: str, now: datetim
     await request_checks(conn, [entitlement_id], now)
 
 
-async def request_checks(conn: AsyncConnection, ids: Iterable[str], now: datetime) -> None:
-    """Have entitlements looked at soon. Costs one look-up while no rule exists anywhere.
+async def request_checks(
+    conn: AsyncConnection, ids: Iterable[str], now: datetime, later: Iterable[datetime] = ()
+) -> None:
+    """Have entitlements looked at soon, and at instants to come at which usage begins to count.
 
-    Nothing is missed by that: whoever makes a rule has every entitlement looked at.
+    Costs one look-up while no rule exists anywhere. Nothing is missed by that: whoever makes a
+    rule has every entitlement looked at.
     """
     wanted = list(dict.fromkeys(ids))
-    if wanted and await rules.any_active(conn):
-        await ask(conn, wanted, now)
+    if not wanted or not await rules.any_active(conn):
+        return
+    await ask(conn, wanted, now)
+    # In steps of some seconds and not too many of them: what lies further on is looked for.
+    steps = sorted({-(-to_micros(at) // _STEP_MICROS) for at in later})[:_MOST_STEPS]
+    due = [
+        (one, f"{LATER} {step}", from_micros(step * _STEP_MICROS + 1_000))
+        for one in wanted
+        for step in steps
+    ]
+    await schedule(conn, due, now)
 
 
 async def ask(conn: AsyncConnection, ids: Sequence[str], now: datetime) -> None:
@@ -132,8 +151,8 @@ async def done(conn: AsyncConnection, check: Check) -> None:
 
 async def forget(conn: AsyncConnection, entitlement_id: str) -> None:
     """The entitlement is not in force: look at it no more, unless somebody asks."""
-    await drop(conn, entitlement_id, PERIOD)
-    await drop(conn, entitlement_id, GRANTS)
+    for reason in (PERIOD, GRANTS, LOOK):
+        await drop(conn, entitlement_id, reason)
     await conn.execute(delete(seen).where(seen.c.entitlement_id == entitlement_id))
 
 

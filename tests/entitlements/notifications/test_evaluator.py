@@ -213,7 +213,7 @@ async def test_an_entitlement_that_ended_is_looked_at_no_more(world: World) -> N
     await world.watch(EventType.RESET)
     await world.use(1)
     await world.settle()
-    assert await world.waiting() == [(ENTITLEMENT, "period")]
+    assert await world.waiting() == [(ENTITLEMENT, "look"), (ENTITLEMENT, "period")]
     del world.reader.used[ENTITLEMENT]
     async with world.database.transaction() as conn:
         await request_check(conn, ENTITLEMENT, world.clock())
