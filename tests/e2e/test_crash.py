@@ -25,6 +25,7 @@ def check(server: MeterlineServer, ledger: Ledger) -> None:
     with server.client() as client:
         found = counts(client)
         assert faults(found, ledger) == []
+        assert total(client, SLUG_COUNT) == len(found)
         assert total(client, SLUG_SUM) == len(found) * Decimal("0.1")
 
 
