@@ -43,6 +43,7 @@ bench: .venv/.dev ## Measure this machine, and print tables
 	$(BIN)/python -m bench.ingest
 	$(BIN)/python -m bench.endtoend
 	$(BIN)/python -m bench.queries
+	$(BIN)/python -m bench.checks
 	$(BIN)/python -m bench.balance
 
 demo: .venv/.run ## Start a server on example data in a temporary folder and show answers

@@ -1,6 +1,7 @@
 """A client that sends as fast as it is answered.
 
-`python -m bench.flood URL SIZE CONNECTIONS SECONDS`
+`python -m bench.flood URL SIZE CONNECTIONS SECONDS` posts batches of SIZE events;
+`python -m bench.flood URL - CONNECTIONS SECONDS` gets the paths that standard input lists.
 
 Requests are made beforehand, one is under way per connection, and nothing is looked at but the
 status. It runs in a process of its own and prints what it saw as JSON.
@@ -10,6 +11,7 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -44,6 +46,7 @@ class Connection(asyncio.Protocol):
         self._load = load
         self._transport: asyncio.WriteTransport | None = None
         self._sent = 0.0
+        self._missing = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -52,15 +55,27 @@ class Connection(asyncio.Protocol):
         self._next()
 
     def data_received(self, data: bytes) -> None:
-        """Note the answer, and go on. Answers of 204 are one packet."""
+        """Note the answer when it is whole, and go on."""
+        if self._missing:
+            self._missing -= len(data)
+        else:
+            self._missing = self._begin(data)
+        if self._missing:
+            return
         now = time.perf_counter()
-        if not data.startswith(b"HTTP/1.1 204"):
-            self._load.failure = data[:300].decode(errors="replace")
         self._load.latencies.append(now - self._sent)
         if now < self._load.until and not self._load.failure:
             self._next()
         elif self._transport is not None:
             self._transport.close()
+
+    def _begin(self, data: bytes) -> int:
+        """How many bytes of an answer are still to come. Its head is in the first packet."""
+        head, _, body = data.partition(b"\r\n\r\n")
+        if not head.startswith(b"HTTP/1.1 20"):
+            self._load.failure = data[:300].decode(errors="replace")
+        _, found, length = head.lower().partition(b"content-length: ")
+        return int(length.split(b"\r\n", 1)[0]) - len(body) if found else 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """One less."""
@@ -79,8 +94,8 @@ class Connection(asyncio.Protocol):
 class Load:
     """What the connections share."""
 
-    def __init__(self, size: int, connections: int, seconds: float) -> None:
-        self.requests = requests(size)
+    def __init__(self, requests: Sequence[bytes], connections: int, seconds: float) -> None:
+        self.requests = requests
         self.number = 0
         self.latencies: list[float] = []
         self.failure = ""
@@ -89,10 +104,17 @@ class Load:
         self.until = time.perf_counter() + seconds
 
 
-async def flood(url: str, size: int, connections: int, seconds: float) -> dict[str, float]:
-    """Send for some seconds; requests and events a second, and latencies in milliseconds."""
+def gets(paths: Iterable[str]) -> list[bytes]:
+    """Requests for paths."""
+    return [f"GET {path} HTTP/1.1\r\nHost: bench\r\n\r\n".encode() for path in paths]
+
+
+async def flood(
+    url: str, requests: Sequence[bytes], connections: int, seconds: float
+) -> dict[str, float]:
+    """Send for some seconds; requests a second, and latencies in milliseconds."""
     split = urlsplit(url)
-    load = Load(size, connections, seconds)
+    load = Load(requests, connections, seconds)
     loop = asyncio.get_running_loop()
     address = split.hostname or "127.0.0.1"
     begin = time.perf_counter()
@@ -107,7 +129,6 @@ async def flood(url: str, size: int, connections: int, seconds: float) -> dict[s
     rate = len(ordered) / took
     return {
         "requests_per_second": rate,
-        "events_per_second": rate * size,
         "p50_ms": ordered[len(ordered) // 2] * 1000,
         "p99_ms": ordered[len(ordered) * 99 // 100] * 1000,
     }
@@ -115,4 +136,6 @@ async def flood(url: str, size: int, connections: int, seconds: float) -> dict[s
 
 if __name__ == "__main__":
     _, url, size, connections, seconds = sys.argv
-    print(json.dumps(uvloop.run(flood(url, int(size), int(connections), float(seconds)))))
+    made = gets(sys.stdin.read().split()) if size == "-" else requests(int(size))
+    seen = uvloop.run(flood(url, made, int(connections), float(seconds)))
+    print(json.dumps(seen))
