@@ -1,31 +1,15 @@
 """The unmodified npm package @openmeter/sdk, two generations of it, against a real server."""
 
-import hashlib
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.parts import require_program
 from tests.support.server import MeterlineServer, run_cli
 
 _FOLDER = Path(__file__).parents[1] / "sdk-js"
-_STEPS = 9
-
-
-@pytest.fixture(scope="module")
-def node() -> str:
-    """The path of node, with the packages of the lock installed."""
-    node, npm = require_program("node"), require_program("npm")
-    lock = hashlib.sha256((_FOLDER / "package-lock.json").read_bytes()).hexdigest()
-    stamp = _FOLDER / "node_modules" / ".installed"
-    if not (stamp.is_file() and stamp.read_text() == lock):
-        command = [npm, "ci", "--omit=peer", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=_FOLDER, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
-        stamp.write_text(lock)
-    return node
+_CALLS, _FLOWS, _SNIPPETS = 9, 7, 27
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +21,17 @@ def sdk_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeterlineSe
 
 @pytest.mark.parametrize("version", ["185", "232"])
 def test_every_call_of_the_sdk(node: str, sdk_server: MeterlineServer, version: str) -> None:
-    _run(node, version, sdk_server.url)
+    assert _run(node, "run.mjs", version, sdk_server.url) == _CALLS
+
+
+@pytest.mark.parametrize("version", ["185", "232"])
+def test_entitlements_with_the_sdk(node: str, sdk_server: MeterlineServer, version: str) -> None:
+    assert _run(node, "entitlements.mjs", version, sdk_server.url) == _FLOWS
+
+
+def test_every_snippet_of_the_readme(node: str, tmp_path: Path) -> None:
+    with MeterlineServer(tmp_path / "data") as running:
+        assert _run(node, "readme.mjs", running.url) == _SNIPPETS
 
 
 @pytest.mark.parametrize("version", ["185", "232"])
@@ -49,16 +43,14 @@ def test_the_sdk_with_an_api_key(node: str, tmp_path: Path, version: str) -> Non
     with MeterlineServer(data) as running:
         with running.client() as client:
             assert client.get("/api/v1/meters").status_code == 401
-        _run(node, version, running.url, key)
+        assert _run(node, "run.mjs", version, running.url, key) == _CALLS
+        assert _run(node, "entitlements.mjs", version, running.url, key) == _FLOWS
 
 
-def _run(node: str, version: str, *arguments: str) -> None:
+def _run(node: str, *arguments: str) -> int:
+    """Run a script; answers how many steps it went through."""
     done = subprocess.run(
-        [node, "run.mjs", version, *arguments],
-        cwd=_FOLDER,
-        capture_output=True,
-        text=True,
-        timeout=120,
+        [node, *arguments], cwd=_FOLDER, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert len(done.stdout.splitlines()) == _STEPS, done.stdout
+    return len(done.stdout.splitlines())
