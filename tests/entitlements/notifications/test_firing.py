@@ -3,13 +3,20 @@
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from entitlements.notifications.firing import Seen, fired, is_reached, next_look, tells_from
-from entitlements.notifications.model import EntitlementValue, EventType, ExpiringGrant, Rule
+from entitlements.notifications.model import (
+    EntitlementValue,
+    EventType,
+    ExpiringGrant,
+    Rule,
+    Threshold,
+)
 from meterline.kernel.periods import NEVER, Interval, Period, shift
 from tests.entitlements.notifications.build import DAY, FEATURE, NOW, rule, threshold, value
 
@@ -87,7 +94,7 @@ def walk(rules: list[Rule], path: list[tuple[int, int, int]]) -> tuple[list[str]
 
 @given(thresholds, paths)
 def test_each_threshold_fires_once_a_period_whatever_the_path(
-    limits: list, path: list[tuple[int, int, int]]
+    limits: list[Threshold], path: list[tuple[int, int, int]]
 ) -> None:
     watching = [
         rule(EventType.BALANCE_THRESHOLD, *limits),
@@ -102,7 +109,7 @@ def test_each_threshold_fires_once_a_period_whatever_the_path(
 
 
 @given(thresholds, st.integers(0, 250), st.integers(0, 250))
-def test_a_jump_fires_what_a_climb_fires(limits: list, start: int, end: int) -> None:
+def test_a_jump_fires_what_a_climb_fires(limits: list[Threshold], start: int, end: int) -> None:
     """Usage only rises: no threshold depends on which values were seen on the way."""
     watching = [rule(EventType.BALANCE_THRESHOLD, *limits)]
     low, high = sorted((start, end))
@@ -134,7 +141,7 @@ def test_a_reset_is_told_when_the_period_was_another() -> None:
         ({"features": (replace(FEATURE, id="01J5OTHER00000000000000000"),)}, False),
     ],
 )
-def test_which_entitlements_a_rule_watches(changes: dict, fires: bool) -> None:
+def test_which_entitlements_a_rule_watches(changes: dict[str, Any], fires: bool) -> None:
     one = rule(EventType.EXHAUSTED, **changes)
     assert bool(list(fired([one], value(100), None))) is fires
     other = replace(value(100), namespace="other")

@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Sequence
+from typing import Any
 
 import httpcore
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from entitlements.notifications.guard import (
     GuardedBackend,
     RefusedAddressError,
+    Resolver,
     is_public,
     refused_host,
 )
@@ -65,12 +67,14 @@ class Dialler(httpcore.AsyncNetworkBackend):
     def __init__(self) -> None:
         self.dialled: list[tuple[str, int]] = []
 
-    async def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):  # type: ignore[no-untyped-def]
+    async def connect_tcp(
+        self, host: str, port: int, *_rest: Any, **_more: Any
+    ) -> httpcore.AsyncNetworkStream:
         self.dialled.append((host, port))
         return httpcore.AsyncMockStream([b"HTTP/1.1 204 No Content\r\n\r\n"])
 
 
-def names(table: dict[str, list[str]]):  # type: ignore[no-untyped-def]
+def names(table: dict[str, list[str]]) -> Resolver:
     async def resolve(host: str, port: int) -> Sequence[str]:
         if host not in table:
             raise OSError("no such name")
@@ -130,7 +134,9 @@ async def test_a_name_without_an_address() -> None:
 
 async def test_a_second_address_is_tried() -> None:
     class Half(Dialler):
-        async def connect_tcp(self, host, port, *rest, **more):  # type: ignore[no-untyped-def]
+        async def connect_tcp(
+            self, host: str, port: int, *_rest: Any, **_more: Any
+        ) -> httpcore.AsyncNetworkStream:
             stream = await super().connect_tcp(host, port)
             if len(self.dialled) == 1:
                 raise httpcore.ConnectError("unreachable")
