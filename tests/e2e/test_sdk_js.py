@@ -9,7 +9,7 @@ import pytest
 from tests.support.server import MeterlineServer, run_cli
 
 _FOLDER = Path(__file__).parents[1] / "sdk-js"
-_CALLS, _FLOWS, _SNIPPETS = 9, 7, 27
+_CALLS, _FLOWS, _SNIPPETS = 9, 7, 28
 
 
 @pytest.fixture(scope="module")

@@ -30,10 +30,27 @@ async function beta185(baseUrl, token) {
       if (!response.ok) throw Object.assign(new Error('portal'), { status: response.status })
       return await response.json()
     },
+    createFeature: (feature) => openmeter.features.create(feature),
+    getFeature: (idOrKey) => openmeter.features.get(idOrKey),
+    listFeatures: () => openmeter.features.list(),
+    deleteFeature: (idOrKey) => openmeter.features.delete(idOrKey),
+    entitle: (subject, entitlement) => openmeter.subjects.createEntitlement(subject, entitlement),
+    override: (subject, key, entitlement) => openmeter.subjects.overrideEntitlement(subject, key, entitlement),
+    entitlement: (id) => openmeter.entitlements.get(id),
+    entitlements: (query) => openmeter.entitlements.list(query),
+    endEntitlement: (subject, idOrKey) => openmeter.subjects.deleteEntitlement(subject, idOrKey),
+    value: (subject, idOrKey) => openmeter.subjects.getEntitlementValue(subject, idOrKey),
+    valueAt: (subject, key, at) => openmeter.subjects.getEntitlementValueAt(subject, key, at),
+    history: (subject, key, query) => openmeter.subjects.getEntitlementHistory(subject, key, query),
+    reset: (subject, key, body) => openmeter.subjects.resetEntitlementUsage(subject, key, body),
+    grant: (subject, key, grant) => openmeter.subjects.createEntitlementGrant(subject, key, grant),
+    grants: (subject, key) => openmeter.subjects.listEntitlementGrants(subject, key),
+    allGrants: (query) => openmeter.grants.list(query),
+    voidGrant: (id) => openmeter.grants.delete(id),
     // What an error says: its status and its problem document.
     problem: (error) =>
       error.name === 'HttpError' // which this version does not export
-        ? { status: error.statusCode, title: error.problem?.title, detail: error.problem?.detail }
+        ? { status: error.statusCode, ...error.problem }
         : { status: error.status },
   }
 }
@@ -65,9 +82,31 @@ async function beta232(baseUrl, apiKey) {
     createToken: (token) => openmeter.portal.create(token),
     invalidateTokens: () => openmeter.portal.invalidate({}),
     portalQuery: (portalToken, slug) => new Portal({ baseUrl, portalToken }).query(slug),
+    createFeature: (feature) => openmeter.features.create(feature),
+    getFeature: (idOrKey) => openmeter.features.get(idOrKey),
+    listFeatures: () => openmeter.features.list(),
+    deleteFeature: (idOrKey) => openmeter.features.delete(idOrKey),
+    entitle: (subject, entitlement) => openmeter.entitlementsV1.create(subject, entitlement),
+    override: (subject, key, entitlement) => openmeter.entitlementsV1.override(subject, key, entitlement),
+    entitlement: (id) => openmeter.entitlementsV1.get(id),
+    entitlements: (query) => openmeter.entitlementsV1.list(query),
+    endEntitlement: (subject, idOrKey) => openmeter.entitlementsV1.delete(subject, idOrKey),
+    value: (subject, idOrKey) => openmeter.entitlementsV1.value(subject, idOrKey),
+    valueAt: (subject, key, time) => openmeter.entitlementsV1.value(subject, key, { time }),
+    history: (subject, key, query) => openmeter.entitlementsV1.history(subject, key, query),
+    reset: (subject, key, body) => openmeter.entitlementsV1.reset(subject, key, body),
+    grant: (subject, key, grant) => openmeter.entitlementsV1.grants.create(subject, key, grant),
+    grants: (subject, key) => openmeter.entitlementsV1.grants.list(subject, key),
+    allGrants: (query) => openmeter.entitlementsV1.grants.listAll(query),
+    voidGrant: (id) => openmeter.entitlementsV1.grants.void(id),
     problem: (error) =>
       isHTTPError(error)
-        ? { status: error.status, title: error.title, detail: error.getField('detail') }
+        ? {
+            status: error.status,
+            title: error.title,
+            detail: error.getField('detail'),
+            extensions: error.getField('extensions'),
+          }
         : { status: error.status },
   }
 }
