@@ -12,14 +12,14 @@ Item = TypeVar("Item")
 Number = Annotated[int, Query(ge=1, le=1_000_000)]
 Size = Annotated[int, Query(alias="pageSize", ge=1, le=1_000)]
 Order = Annotated[Literal["ASC", "DESC"], Query()]
-Many = Annotated[list[str] | None, Query(max_length=100)]
+Many = Annotated[list[str], Query(default_factory=list, max_length=100)]
 
 _COLUMNS = {"id": "id", "type": "type", "createdAt": "created_at", "updatedAt": "updated_at"}
 
 
 def sorting(page: int, size: int, order: str, by: str) -> Sorting:
     """Which page is meant."""
-    return Sorting(page, size, _COLUMNS[by], order == "DESC")
+    return Sorting(page, size, _COLUMNS[by], descending=order == "DESC")
 
 
 def page_response(

@@ -67,7 +67,8 @@ def _channels(service: NotificationService) -> APIRouter:
         order_by: OrderBy = "id",
     ) -> Response:
         """List channels."""
-        wanted = sorting(page, page_size, order, order_by)
+        # All channels are of one type.
+        wanted = sorting(page, page_size, order, "id" if order_by == "type" else order_by)
         found = await service.list_channels(
             principal.namespace, wanted, deleted=include_deleted, disabled=include_disabled
         )
@@ -109,10 +110,10 @@ def _rules(service: NotificationService) -> APIRouter:
     @api.get("", responses={200: {"model": RulePage}})
     async def list_notification_rules(
         principal: Reader,
+        feature: Many,
+        channel: Many,
         include_deleted: IncludeDeleted = False,
         include_disabled: IncludeDisabled = False,
-        feature: Many = None,
-        channel: Many = None,
         page: Number = 1,
         page_size: Size = 100,
         order: Order = "DESC",
@@ -125,8 +126,8 @@ def _rules(service: NotificationService) -> APIRouter:
             wanted,
             deleted=include_deleted,
             disabled=include_disabled,
-            features=feature or (),
-            channels=channel or (),
+            features=feature,
+            channels=channel,
         )
         return page_response(found, wanted, rule_json)
 
@@ -169,12 +170,12 @@ def _events(service: NotificationService) -> APIRouter:
     @api.get("", responses={200: {"model": EventPage}})
     async def list_notification_events(
         principal: Reader,
+        feature: Many,
+        subject: Many,
+        rule: Many,
+        channel: Many,
         begin: Annotated[Instant | None, Query(alias="from")] = None,
         end: Annotated[Instant | None, Query(alias="to")] = None,
-        feature: Many = None,
-        subject: Many = None,
-        rule: Many = None,
-        channel: Many = None,
         page: Number = 1,
         page_size: Size = 100,
         order: Order = "DESC",
@@ -182,7 +183,7 @@ def _events(service: NotificationService) -> APIRouter:
     ) -> Response:
         """List events, made in [`from`, `to`]."""
         wanted = sorting(page, page_size, order, order_by)
-        which = EventFilter(begin, end, feature or (), subject or (), rule or (), channel or ())
+        which = EventFilter(begin, end, feature, subject, rule, channel)
         found = await service.list_events(principal.namespace, which, wanted)
         return page_response(found, wanted, event_json)
 

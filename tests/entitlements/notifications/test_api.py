@@ -390,6 +390,18 @@ async def test_lists_that_are_refused(client: httpx.AsyncClient, query: str) -> 
     assert_problem(await client.get(f"{BASE}/events?{query}"), 400)
 
 
+@pytest.mark.parametrize("by", ["id", "type", "createdAt", "updatedAt"])
+async def test_orders(client: httpx.AsyncClient, server: Server, by: str) -> None:
+    ids = []
+    for _ in range(3):
+        server.clock.advance(1)
+        ids.append((await make_channel(client))["id"])
+    for what, order in (("ASC", ids), ("DESC", ids[::-1])):
+        response = await client.get(f"{BASE}/channels?orderBy={by}&order={what}")
+        assert [one["id"] for one in response.json()["items"]] == order
+    assert (await client.get(f"{BASE}/rules?orderBy={by}")).status_code == 200
+
+
 async def test_limits(client: httpx.AsyncClient) -> None:
     channels = [(await make_channel(client))["id"] for _ in range(4)]
     assert_problem(await client.post(f"{BASE}/channels", json=channel_body()), 409)
