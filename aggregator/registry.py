@@ -34,6 +34,7 @@ class SeriesRegistry:
         self._database = database
         self._backfill = backfill
         self._by_key: dict[SeriesKey, StoredSeries] = {}
+        self._ids: set[int] = set()
         self._users: dict[SeriesKey, set[str]] = {}
         self._dropped: list[int] = []
         self._work = asyncio.Event()
@@ -56,6 +57,7 @@ class SeriesRegistry:
                 # Its making was cut short, and another one was made.
                 self._dropped.append(self._by_key[one.series.key].series.id)
             self._by_key[one.series.key] = await self._recovered(one)
+            self._ids.add(one.series.id)
         for meter in meters:
             await self.ensure(meter)
         async with self.exclusive:
@@ -75,7 +77,7 @@ class SeriesRegistry:
 
     def has(self, series_id: int) -> bool:
         """Whether a series is live."""
-        return any(one.series.id == series_id for one in self._by_key.values())
+        return series_id in self._ids
 
     def get(self, meter: Meter) -> Series:
         """The series that a meter's queries read.
@@ -121,6 +123,7 @@ class SeriesRegistry:
         async with self._database.transaction() as conn:
             series = await state.create_series(conn, key, draft.state, live_from, step)
         one = self._by_key[key] = StoredSeries(series, step, False)
+        self._ids.add(series.id)
         self.wake()
         if series.state == "ready" or not positions_reached(series, self._applied()):
             return
@@ -130,6 +133,7 @@ class SeriesRegistry:
 
     async def _drop(self, key: SeriesKey) -> None:
         one = self._by_key.pop(key)
+        self._ids.discard(one.series.id)
         self._users.pop(key, None)
         self._dropped.append(one.series.id)
         self.wake()

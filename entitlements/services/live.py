@@ -80,23 +80,8 @@ class LiveEntitlements:
         self, namespace: str, subject: str, feature_key: str, now: datetime
     ) -> Access | None:
         """The answer, if one look-up can give it."""
-        row = live.look_up(self._hot, namespace, subject, feature_key)
-        return None if row is None else self._answer(row, now)
-
-    def look_up_all(
-        self, namespace: str, subject: str, now: datetime
-    ) -> Mapping[str, Access] | None:
-        """The answers for all features of a subject, if look-ups can give every one of them."""
-        rows = live.look_up_all(self._hot, namespace, subject)
-        if len(rows) != live.count_active(self._hot, namespace, subject):
-            return None
-        answers: dict[str, Access] = {}
-        for row in sorted(rows, key=lambda row: row.state.feature_key):
-            answer = self._answer(row, now)
-            if answer is None:
-                return None
-            answers[row.state.feature_key] = answer
-        return answers
+        row = live.stored(self._hot, namespace, subject, feature_key)
+        return None if row is None else self._answer(live.decode(row), now)
 
     async def get(
         self, namespace: str, subject: str, feature_key: str, now: datetime
@@ -105,11 +90,7 @@ class LiveEntitlements:
         answer = self.look_up(namespace, subject, feature_key, now)
         if answer is None:
             answer = await self._calculate(namespace, subject, feature_key, now)
-        return None if answer is None else await self.dated(answer, now)
-
-    async def dated(self, answer: Access, now: datetime) -> Access:
-        """The answer with the instant up to which it knows of usage."""
-        if answer.metered is None:
+        if answer is None or answer.metered is None:
             return answer
         as_of = min(now, await self._usage.as_of())
         return replace(answer, metered=replace(answer.metered, as_of=as_of))

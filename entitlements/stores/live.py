@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -115,26 +115,38 @@ _STATE = msgspec.msgpack.Decoder(LiveState)
 _DUE = msgspec.json.Decoder(tuple[Due, ...])
 
 
-def look_up(hot: HotReads, namespace: str, subject: str, feature_key: str) -> LiveRow | None:
-    """The live entitlement of a subject and feature, None when there is none that holds."""
+class Stored(NamedTuple):
+    """A row as it is kept. What it says depends on nothing else, so it can be remembered."""
+
+    entitlement_id: str
+    series: int | None
+    usage: str
+    due: str
+    state: bytes
+
+
+def stored(hot: HotReads, namespace: str, subject: str, feature_key: str) -> Stored | None:
+    """The row of a subject and feature, None when there is none that holds."""
     found = hot.row(_LOOK_UP, (namespace, subject, feature_key))
-    return None if found is None else _row(*found)
+    return None if found is None else Stored(*found)
 
 
-def look_up_all(hot: HotReads, namespace: str, subject: str) -> list[LiveRow]:
-    """Every live entitlement of a subject that holds."""
-    return [_row(*found) for found in hot.rows(_LOOK_UP_ALL, (namespace, subject))]
+def all_stored(hot: HotReads, namespace: str, subject: str) -> list[Stored]:
+    """The rows of a subject that hold."""
+    return [Stored(*found) for found in hot.rows(_LOOK_UP_ALL, (namespace, subject))]
+
+
+def decode(row: Stored) -> LiveRow:
+    """What a row says."""
+    due = _DUE.decode(row.due) if row.due else ()
+    state = _STATE.decode(row.state)
+    return LiveRow(row.entitlement_id, row.series, Decimal(row.usage), due, state)
 
 
 def count_active(hot: HotReads, namespace: str, subject: str) -> int:
     """How many entitlements of a subject have not ended."""
     found = hot.row(_COUNT_ACTIVE, (namespace, subject))
     return int(found[0]) if found else 0
-
-
-def _row(entitlement_id: str, series: int | None, usage: str, due: str, state: bytes) -> LiveRow:
-    later = _DUE.decode(due) if due else ()
-    return LiveRow(entitlement_id, series, Decimal(usage), later, _STATE.decode(state))
 
 
 async def version_of(
@@ -234,7 +246,7 @@ async def followed(conn: AsyncConnection, after: str, limit: int) -> list[Follow
         Followed(
             one.namespace,
             one.subject,
-            _row(one.entitlement_id, one.series, one.usage, one.due, one.state),
+            decode(Stored(one.entitlement_id, one.series, one.usage, one.due, one.state)),
         )
         for one in found
     ]

@@ -102,7 +102,9 @@ def canonical_number(text: str) -> str | None:
 
 def format_number(value: Decimal) -> str:
     """A decimal as a plain JSON number: every digit, no exponent, no trailing zeros."""
-    text = f"{value:f}"
+    text = str(value)
+    if "E" in text:
+        text = f"{value:f}"
     if "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text == "-0" else text

@@ -201,7 +201,7 @@ async def assembled(
             tracer=tracing.tracer,
             before_scrape=[SinkGauges(registry, sink.status, stores.log).refresh],
             portal_origins=settings.portal.allowed_origins,
-            shortcuts=[lambda app: FastValues(live, means, authenticator, app)],
+            shortcuts=[lambda app: FastValues(hot, usage, means, authenticator, app)],
         )
         yield Assembly(create_app(parts), authenticator, live_usage, sink.wait_visible)
 
