@@ -8,7 +8,7 @@ records and its clock are recorded with it.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -123,6 +123,11 @@ class PartitionSink:
         async with self._database.read() as conn:
             self.position = await state.load_position(conn, self.part)
             self._plan = await state.load_plan(conn, self.part)
+        end = await self._log.end(self.part)
+        if end < self.position:
+            # New events at offsets that are behind the position would never be read.
+            log.warning("the event log is behind the store", end=end, position=self.position)
+            await self._log.skip(self.part, self.position)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Apply plans until `stopping` is set. Failures are retried for ever, with back-off."""
@@ -192,7 +197,7 @@ class PartitionSink:
         series = [one for one in self._registry.live() if one.id in set(plan.series)]
         faults = await self._staging.read_points(series, staged.judged)
         await self._insert(plan, series, staged, faults)
-        await self._commit(plan)
+        await self._commit(plan, series, faults)
         await self._on_step("committed")
         await asyncio.to_thread(self._seen.add, staged.keys["low"])
         await self._advance(plan)
@@ -207,7 +212,7 @@ class PartitionSink:
             await self._log.trim(self.part, plan.last)
             await self._on_step("trimmed")
 
-    async def _commit(self, plan: Plan) -> None:
+    async def _commit(self, plan: Plan, series: Sequence[Series], faults: int) -> None:
         """Move the position past the plan, and tell the follower, in one transaction."""
         async with self._database.transaction() as conn:
             # Who begins to follow a series does so in a transaction too: before this one, which
@@ -216,7 +221,20 @@ class PartitionSink:
             if wanted:
                 usages = await self._staging.usages(wanted, plan.planned_at)
                 await self._follower.apply(conn, usages)
+            if faults:
+                await self._follower.rejected(conn, lambda: self._faults(plan, series))
             await state.commit_plan(conn, plan)
+
+    async def _faults(self, plan: Plan, series: Sequence[Series]) -> Sequence[tuple[str, str, int]]:
+        """Why values of a plan's events could not be used, and how many."""
+        namespaces = {one.id: one.namespace for one in series}
+        found = await self._engine.query(
+            "SELECT series, reason, count() FROM faults"
+            f" WHERE part = {plan.part} AND off BETWEEN {plan.first} AND {plan.last}"
+            " GROUP BY series, reason ORDER BY series, reason",
+            {},
+        )
+        return [(namespaces[one], why, count) for one, why, count in found if one in namespaces]
 
     async def _stage(self, plan: Plan, records: Sequence[Record]) -> tuple[Plan, Staged]:
         kept = [record for record in records if record.offset not in plan.skipped]
@@ -238,6 +256,7 @@ class PartitionSink:
             for record in records:
                 if record.offset in reasons:
                     await state.add_dead_letter(conn, record, reasons[record.offset], self._clock())
+            await self._follower.rejected(conn, lambda: _dead_letters(records, reasons))
             await state.save_plan(conn, plan)
         self._plan = plan
         self._metrics.dead_letters.inc(len(reasons))
@@ -308,6 +327,16 @@ class PartitionSink:
             behind and idle > self._options.stalled_after_seconds,
             self._last_error,
         )
+
+
+async def _dead_letters(
+    records: Sequence[Record], reasons: Mapping[int, str]
+) -> Sequence[tuple[str, str, int]]:
+    return [
+        (record.namespace, reasons[record.offset], 1)
+        for record in records
+        if record.offset in reasons
+    ]
 
 
 async def _all_done(*jobs: Awaitable[None]) -> None:

@@ -66,6 +66,11 @@ class MemoryLog:
         """See `EventLog.trim`."""
         self._records = [record for record in self._records if record.offset > through]
 
+    async def skip(self, partition: int, through: int) -> None:
+        """See `EventLog.skip`."""
+        await self.trim(partition, through)
+        self._end = max(self._end, through)
+
     async def close(self) -> None:
         """Refuse further appends."""
         self._closed = True

@@ -68,6 +68,13 @@ class EventLog(Protocol):
         """Forget records up to and including offset `through`."""
         ...
 
+    async def skip(self, partition: int, through: int) -> None:
+        """Give out only offsets above `through` from now on, and forget those up to it.
+
+        For a reader that is ahead of the log: the log was lost, or is an older copy.
+        """
+        ...
+
     async def close(self) -> None:
         """Make everything accepted durable and release the log."""
         ...

@@ -146,6 +146,11 @@ class SqliteLog:
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._keep_pool, self._trim, min(through, self._end))
 
+    async def skip(self, partition: int, through: int) -> None:
+        """See `EventLog.skip`."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._keep_pool, self._skip, through)
+
     async def close(self) -> None:
         """See `EventLog.close`."""
         if self._closed:
@@ -228,6 +233,13 @@ class SqliteLog:
             raise UnavailableError(f"the event log cannot be read: {error}") from error
 
     # The keeper's thread.
+
+    def _skip(self, through: int) -> None:
+        with self._write_lock, self._keeper:
+            self._keeper.execute("UPDATE state SET trimmed = max(trimmed, ?)", (through,))
+            self._trimmed = max(self._trimmed, through)
+            self._tried = max(self._tried, through)
+            self._end = max(self._end, through)
 
     def _trim(self, through: int) -> None:
         try:

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aggregator.checkup import check_store
+from meterline.eventlog.memory import MemoryLog
 from meterline.kernel.meters import Aggregation
 from meterline.kernel.quantity import OUT_OF_RANGE
 from meterline.kernel.usage import Usage
@@ -150,6 +151,17 @@ async def test_a_restart_goes_on_where_it_stopped(tmp_path: Path) -> None:
         await send(log, [canonical("a", '{"tokens": 1}'), canonical("b", '{"tokens": 2}')])
         await rig.settle()
         assert list((await rig.totals()).values()) == [("3", 2)]
+
+
+async def test_a_lost_log_loses_no_new_event(tmp_path: Path) -> None:
+    async with running_sink(tmp_path, [TOKENS]) as rig:
+        for number in range(5):
+            await send(rig.log, [canonical(f"old{number}", '{"tokens": 1}')])
+        await rig.settle()
+    async with running_sink(tmp_path, [TOKENS], log=MemoryLog()) as rig:
+        await send(rig.log, [canonical("new", '{"tokens": 1}'), canonical("old0", '{"tokens": 1}')])
+        await rig.settle()
+        assert list((await rig.totals()).values()) == [("6", 6)]
 
 
 async def test_followers_are_told_each_usage_once(tmp_path: Path) -> None:

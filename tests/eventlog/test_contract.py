@@ -111,6 +111,17 @@ async def test_trimmed_records_are_gone_and_their_offsets_are_not_reused(log: Ev
     assert [record.offset for record in await log.read(0, 0, 100)] == [later]
 
 
+async def test_skipped_offsets_are_not_given_out(log: EventLog) -> None:
+    before = await append(log, 1)
+    await log.skip(0, before + 500)
+    assert await log.read(0, 0, 100) == []
+    assert await log.end(0) == before + 500
+    later = await append(log, 2)
+    assert later > before + 500
+    await log.skip(0, 3)
+    assert [record.offset for record in await log.read(0, 0, 100)] == [later]
+
+
 async def test_a_trim_within_a_parallel_burst_keeps_exactly_the_rest(log: EventLog) -> None:
     offsets = sorted(await asyncio.gather(*(append(log, number) for number in range(100))))
     await log.trim(0, offsets[41])
