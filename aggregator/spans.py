@@ -47,7 +47,9 @@ def plan_spans(meter: Meter, series: Series, query: SpanQuery) -> Statement:
     if all(end <= start for end, start in zip(ends, starts[1:], strict=False)):
         place = f"arrayLastIndex(s -> s <= {micros}, starts)"
         if len(starts) > 8:
-            place = f"indexOf(starts, roundDown({micros}, starts))"
+            # A binary search and a look-up in a hash table, however many spans there are.
+            start = f"roundDown({micros}, starts)"
+            place = f"transform({start}, starts, arrayEnumerate(starts), toUInt32(0))"
         inside = f"{micros} >= starts[1] AND {micros} < ends[i]"
         rows = f"SELECT *, {place} AS i FROM {source}"
     else:

@@ -1,13 +1,13 @@
 """What callers ask for, and what is made of it. Pure: every refusal is a `ValidationError`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from zoneinfo import ZoneInfo
 
-from entitlements.balance import Grant
+from entitlements.balance import Allowance, Grant
 from entitlements.balance.exact import ZERO
 from entitlements.limits import EntitlementLimits
 from entitlements.model import (
@@ -237,15 +237,22 @@ def check_steps(where: str, what: str, count: float, limits: EntitlementLimits) 
 
 
 def check_future(
-    where: str,
-    recurrences: Sequence[Recurrence],
-    now: datetime,
-    at: datetime,
-    limits: EntitlementLimits,
+    where: str, allowance: Allowance, now: datetime, at: datetime, limits: EntitlementLimits
 ) -> None:
     """Refuse to look so far ahead that too much happens until then."""
-    count = sum(_count(one.interval, now, at) for one in recurrences)
-    check_steps(where, "usage periods and recurrences lie between now and then", count, limits)
+    if at > now:
+        what = "usage periods and recurrences lie between now and then"
+        check_steps(where, what, steps(allowance, now, at), limits)
+
+
+def steps(allowance: Allowance, start: datetime, end: datetime) -> float:
+    """About how many usage periods and recurrences lie between two instants."""
+    count = _count(allowance.terms.usage_period.interval, start, end)
+    for grant in allowance.grants:
+        if grant.recurrence:
+            begin = max(start, grant.effective_at)
+            count += _count(grant.recurrence.interval, begin, min(grant.ends_at or end, end))
+    return count
 
 
 def _count(interval: Interval, start: datetime, end: datetime) -> float:

@@ -1,5 +1,6 @@
 """Values, history and access: what may be used."""
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -8,12 +9,14 @@ from entitlements.api.encode import access_json, history_json
 from entitlements.api.parameters import Fresh, Reader, Time, ok
 from entitlements.api.views import AccessView, HistoryView, ValueView
 from entitlements.api.wire import Instant, Name
+from entitlements.balance import History
 from entitlements.services.values import HistorySpec, ValueService
 from entitlements.specs import fault
 from meterline.kernel.errors import ValidationError
 from meterline.kernel.windows import WindowSize, load_zone
 from meterline.web.json import ExactJSONResponse
 
+_MANY = 1_000
 _ONE = "/subjects/{subject:path}/entitlements/{entitlement}"
 
 
@@ -56,7 +59,10 @@ def router(service: ValueService) -> APIRouter:
         await fresh.reached(service)
         spec = HistorySpec(begin, end, window_size, zone)
         told = await service.history(principal.namespace, subject, entitlement, spec)
-        return ExactJSONResponse(history_json(told))
+        # Much of it takes a while to write, and other requests should not wait.
+        if len(told.windows) + len(told.segments) > _MANY:
+            return await asyncio.to_thread(_history, told)
+        return _history(told)
 
     @api.get("/subjects/{subject:path}/access", responses=ok(AccessView))
     async def get_subject_access(
@@ -70,3 +76,7 @@ def router(service: ValueService) -> APIRouter:
         )
 
     return api
+
+
+def _history(told: History) -> Response:
+    return ExactJSONResponse(history_json(told))

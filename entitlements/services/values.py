@@ -1,10 +1,11 @@
 """What may be used: values now and at any instant, history, and access to all features."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import ParamSpec, TypeVar
 from zoneinfo import ZoneInfo
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -26,7 +27,8 @@ from entitlements.balance import (
 from entitlements.model import Entitlement, EntitlementType, Feature, IssuedGrant
 from entitlements.services.entitlements import require_metered
 from entitlements.services.means import Means, find_entitlement
-from entitlements.specs import check_future, fault
+from entitlements.spans import batches
+from entitlements.specs import check_future, fault, steps
 from entitlements.stores import entitlements as store
 from entitlements.stores import features as feature_store
 from entitlements.stores import grants as grant_store
@@ -36,7 +38,8 @@ from meterline.kernel.ids import is_ulid
 from meterline.kernel.periods import Period
 from meterline.kernel.windows import WindowSize
 
-_MANY_SPANS = 1_000
+_MANY = 1_000
+_OVERLAPPING_SPANS = 64
 _SHORTEST = {
     WindowSize.MINUTE: timedelta(minutes=1),
     WindowSize.HOUR: timedelta(hours=1),
@@ -125,13 +128,16 @@ class ValueService:
         end = spec.end or now
         if entitlement.ended_at is not None:
             end = min(end, entitlement.ended_at)
-        self._check_future(metered.allowance, now, end, "to")
+        check_future("to", metered.allowance, now, end, self.limits)
         start = spec.start or period_at(metered.allowance, min(now, end)).start
         count = (end - start) / _SHORTEST[spec.size]
         if count > self.limits.max_windows:
             reason = f"more than {self.limits.max_windows} windows: ask for a shorter time"
             raise fault("from", f"{reason} or a larger windowSize")
-        planned = plan_history(metered.allowance, start, end, spec.size, spec.zone)
+        many = count > _MANY or _many([metered.allowance], end)
+        planned = await _aside(
+            many, plan_history, metered.allowance, start, end, spec.size, spec.zone
+        )
         phases = planned.plan.spans
         # Two reads: the spans of each follow one another, which is quicker to answer.
         values = await asyncio.gather(
@@ -139,9 +145,7 @@ class ValueService:
             self._read(metered.query, planned.spans[len(phases) :]),
         )
         told = [*values[0], *values[1]]
-        if len(told) > _MANY_SPANS:
-            return await asyncio.to_thread(history, planned, told)
-        return history(planned, told)
+        return await _aside(many, history, planned, told)
 
     async def load(self, namespace: str, subject: str, ref: str, at: datetime) -> Loaded:
         """All that is kept of the entitlement that `ref` names at an instant."""
@@ -170,12 +174,11 @@ class ValueService:
         """The balances of entitlements at an instant, with one read for each distinct query."""
         now = self._means.reading_time()
         for one in metered:
-            self._check_future(one.allowance, now, at, "time")
-        plans = [plan(one.allowance, at) for one in metered]
+            check_future("time", one.allowance, now, at, self.limits)
+        allowances = [one.allowance for one in metered]
+        plans = await _aside(_many(allowances, at), _plan_all, allowances, at)
         values = await self._read_all([one.query for one in metered], plans)
-        if sum(len(one) for one in values) > _MANY_SPANS:
-            return await asyncio.to_thread(_burn_all, plans, values)
-        return _burn_all(plans, values)
+        return await _aside(sum(map(len, values)) > _MANY, _burn_all, plans, values)
 
     async def _answers(self, loaded: Sequence[Loaded], at: datetime) -> list[Access]:
         counted = [
@@ -215,12 +218,12 @@ class ValueService:
         ]
 
     async def _read(self, query: UsageQuery, spans: Sequence[Period]) -> Sequence[Decimal | None]:
-        return await self._means.usage.read(query, spans) if spans else []
-
-    def _check_future(self, allowance: Allowance, now: datetime, at: datetime, where: str) -> None:
-        if at > now:
-            recurring = [grant.recurrence for grant in allowance.grants if grant.recurrence]
-            check_future(where, [allowance.terms.usage_period, *recurring], now, at, self.limits)
+        values: list[Decimal | None] = [None] * len(spans)
+        for places in batches(spans, _OVERLAPPING_SPANS) if spans else ():
+            read = await self._means.usage.read(query, [spans[place] for place in places])
+            for place, value in zip(places, read, strict=True):
+                values[place] = value
+        return values
 
 
 async def _load(conn: AsyncConnection, found: Sequence[Entitlement]) -> list[Loaded]:
@@ -236,6 +239,27 @@ async def _load(conn: AsyncConnection, found: Sequence[Entitlement]) -> list[Loa
 
 def _key(query: UsageQuery) -> tuple[object, ...]:
     return (query.namespace, query.meter_slug, query.subject, tuple(sorted(query.filters.items())))
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+async def _aside(many: bool, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Do work of any size: in a thread when it is much, so that other requests do not wait."""
+    return await asyncio.to_thread(work, *args, **kwargs) if many else work(*args, **kwargs)
+
+
+def _many(allowances: Sequence[Allowance], at: datetime) -> bool:
+    return sum(steps(one, one.terms.measure_from, at) for one in allowances) > _MANY
+
+
+def _plan_all(allowances: Sequence[Allowance], at: datetime) -> list[Plan]:
+    plans = [plan(one, at) for one in allowances]
+    for one in plans:
+        # Worked out when first asked for; here, because this may be a thread.
+        _ = one.spans
+    return plans
 
 
 def _burn_all(plans: Sequence[Plan], values: Sequence[Sequence[Decimal | None]]) -> list[Run]:
