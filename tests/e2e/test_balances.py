@@ -75,9 +75,13 @@ def entitle(client: httpx.Client, name: str, *, lasting: bool) -> None:
             post(client, path, {**monthly, "issueAfterReset": _MONTHLY})
             continue
         post(client, path, monthly)
-        grant = {"effectiveAt": "2023-11-01T00:00:00Z", "expiration": {"duration": "P100Y"}}
         amount = float(_LASTING)  # which a double holds exactly
-        grant |= {"amount": amount, "maxRolloverAmount": amount}
+        grant = {
+            "amount": amount,
+            "maxRolloverAmount": amount,
+            "effectiveAt": "2023-11-01T00:00:00Z",
+            "expiration": {"duration": "P100Y"},
+        }
         post(client, f"{path}/{name}/grants", grant)
 
 

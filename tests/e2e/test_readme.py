@@ -29,10 +29,15 @@ def tour() -> list[tuple[str, str]]:
 
 
 def same(shown: object, found: object) -> bool:
-    """Whether they are equal; a shown text that holds … stands for any text."""
+    """Whether they are equal; a shown text that holds … stands for any text.
+
+    A shown name that holds … stands for the name at its place.
+    """
     if isinstance(shown, str) and "…" in shown:
         return isinstance(found, str)
     if isinstance(shown, dict) and isinstance(found, dict):
+        names = [f if "…" in s else s for s, f in zip(shown, found, strict=False)]
+        shown = dict(zip(names, shown.values(), strict=False))
         return shown.keys() == found.keys() and all(same(shown[k], found[k]) for k in shown)
     if isinstance(shown, list) and isinstance(found, list):
         return len(shown) == len(found) and all(map(same, shown, found))

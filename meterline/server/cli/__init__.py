@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from meterline.kernel.errors import MeterlineError
-from meterline.server.cli import keys, local, meters, query, scenario
+from meterline.server.cli import entitlements, keys, local, meters, query, scenario
 from meterline.server.cli.demo import demo_command
 from meterline.server.cli.importer import import_command
 from meterline.version import __version__
@@ -51,6 +51,7 @@ app.command("import")(import_command)
 app.command("query")(query.query_command)
 app.add_typer(meters.app, name="meters")
 app.add_typer(keys.app, name="keys")
+app.add_typer(entitlements.app, name="entitlements")
 app.add_typer(scenario.app, name="scenario")
 app.command("migrate")(local.migrate_command)
 app.command("doctor")(local.doctor_command)
