@@ -2,11 +2,18 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from entitlements.api.encode import entitlement_json, listing_json
+from entitlements.api.encode import entitlement_json
 from entitlements.api.exact import ExactRoute
-from entitlements.api.parameters import Admin, EntitlementListParameters, Reader, ok
+from entitlements.api.parameters import (
+    Admin,
+    EndedListParameters,
+    EntitlementListParameters,
+    Reader,
+    listed,
+    ok,
+)
 from entitlements.api.views import EntitlementPage, EntitlementView
 from entitlements.api.wire import EntitlementBody, Name, ResetBody
 from entitlements.model import EntitlementType
@@ -30,17 +37,19 @@ def router(service: EntitlementService) -> APIRouter:
     )
     limits = service.limits
 
-    @api.get(_OF_SUBJECT, responses=ok(list[EntitlementView]))
+    @api.get(_OF_SUBJECT, responses=ok(list[EntitlementView] | EntitlementPage))
     async def list_subject_entitlements(
         principal: Reader,
+        request: Request,
         subject: Name,
-        include_deleted: Annotated[bool, Query(alias="includeDeleted")] = False,
+        given: Annotated[EndedListParameters, Query()],
     ) -> Response:
         """List a subject's entitlements, oldest first."""
-        found = await service.of_subject(
-            principal.namespace, subject, include_ended=include_deleted
+        page = given.as_page(limits)
+        found, total = await service.list(
+            principal.namespace, page, subjects=[subject], include_ended=given.include_deleted
         )
-        return ExactJSONResponse([entitlement_json(one) for one in found])
+        return listed(request, [entitlement_json(one) for one in found], total, page)
 
     @api.post(_OF_SUBJECT, status_code=201, responses=ok(EntitlementView, 201))
     async def create_entitlement(
@@ -79,7 +88,7 @@ def router(service: EntitlementService) -> APIRouter:
 
     @api.get("/entitlements", responses=ok(list[EntitlementView] | EntitlementPage))
     async def list_entitlements(
-        principal: Reader, given: Annotated[EntitlementListParameters, Query()]
+        principal: Reader, request: Request, given: Annotated[EntitlementListParameters, Query()]
     ) -> Response:
         """List the entitlements of all subjects: an array, or with `page` an object."""
         page = given.as_page(limits)
@@ -91,9 +100,7 @@ def router(service: EntitlementService) -> APIRouter:
             types=[EntitlementType(one) for one in [*given.types, *given.type_list]],
             include_ended=given.include_deleted and not given.exclude_inactive,
         )
-        return ExactJSONResponse(
-            listing_json([entitlement_json(one) for one in found], total, page)
-        )
+        return listed(request, [entitlement_json(one) for one in found], total, page)
 
     @api.get("/entitlements/{entitlement_id}", responses=ok(EntitlementView))
     async def get_entitlement_by_id(principal: Reader, entitlement_id: Name) -> Response:

@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from entitlements.api.encode import feature_json, listing_json
+from entitlements.api.encode import feature_json
 from entitlements.api.exact import ExactRoute
-from entitlements.api.parameters import Admin, FeatureListParameters, Reader, ok
+from entitlements.api.parameters import Admin, FeatureListParameters, Reader, listed, ok
 from entitlements.api.views import FeaturePage, FeatureView
 from entitlements.api.wire import FeatureBody, Name
 from entitlements.services.features import FeatureService
@@ -24,7 +24,7 @@ def router(service: FeatureService) -> APIRouter:
 
     @api.get("", responses=ok(list[FeatureView] | FeaturePage))
     async def list_features(
-        principal: Reader, given: Annotated[FeatureListParameters, Query()]
+        principal: Reader, request: Request, given: Annotated[FeatureListParameters, Query()]
     ) -> Response:
         """List features, oldest first: an array, or with `page` an object."""
         page = given.as_page(service.limits)
@@ -34,7 +34,7 @@ def router(service: FeatureService) -> APIRouter:
             [*given.meter_slug, *given.meter_slug_list],
             include_archived=given.include_archived,
         )
-        return ExactJSONResponse(listing_json([feature_json(one) for one in found], total, page))
+        return listed(request, [feature_json(one) for one in found], total, page)
 
     @api.post("", status_code=201, responses=ok(FeatureView, 201))
     async def create_feature(principal: Admin, body: FeatureBody) -> Response:

@@ -2,11 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
-from entitlements.api.encode import grant_json, listing_json
+from entitlements.api.encode import grant_json
 from entitlements.api.exact import ExactRoute
-from entitlements.api.parameters import Admin, GrantListParameters, Reader, ok
+from entitlements.api.parameters import Admin, GrantListParameters, Reader, listed, ok
 from entitlements.api.views import GrantPage, GrantView
 from entitlements.api.wire import GrantBody, Instant, Name
 from entitlements.services.grants import GrantService
@@ -43,7 +43,7 @@ def router(service: GrantService) -> APIRouter:
 
     @api.get("/grants", responses=ok(list[GrantView] | GrantPage))
     async def list_grants(
-        principal: Reader, given: Annotated[GrantListParameters, Query()]
+        principal: Reader, request: Request, given: Annotated[GrantListParameters, Query()]
     ) -> Response:
         """List the grants of all entitlements: an array, or with `page` an object."""
         page = given.as_page(service.limits)
@@ -55,7 +55,7 @@ def router(service: GrantService) -> APIRouter:
             include_ended=given.include_deleted,
         )
         now = service.now()
-        return ExactJSONResponse(listing_json([grant_json(one, now) for one in found], total, page))
+        return listed(request, [grant_json(one, now) for one in found], total, page)
 
     @api.delete("/grants/{grant_id}", status_code=204)
     async def void_grant(

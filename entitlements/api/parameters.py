@@ -4,15 +4,17 @@ import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Header, Query
+from fastapi import Depends, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from entitlements.api.encode import Json, listing_json
 from entitlements.api.wire import Instant, Name
 from entitlements.limits import EntitlementLimits
 from entitlements.paging import Page
 from entitlements.services.values import ValueService
 from entitlements.specs import fault
 from meterline.web.auth import Principal, requires
+from meterline.web.json import ExactJSONResponse
 
 _MAX_ITEM = 2**31
 _WAIT = re.compile(r"(?:^|[,; ])wait=(\d{1,6})(?:$|[,; ])")
@@ -53,12 +55,17 @@ class ListParameters(BaseModel):
         return Page(size, offset, _COLUMNS[self.order_by], self.order == "DESC", self.page)
 
 
-class _Filters(ListParameters):
+class EndedListParameters(ListParameters):
+    """Which items, with or without what has ended."""
+
+    include_deleted: bool = Field(False, alias="includeDeleted")
+
+
+class _Filters(EndedListParameters):
     feature: list[Name] = Field([], max_length=100, description="Ids or keys.")
     feature_list: list[Name] = Field([], alias="feature[]", max_length=100)
     subject: list[Name] = Field([], max_length=100)
     subject_list: list[Name] = Field([], alias="subject[]", max_length=100)
-    include_deleted: bool = Field(False, alias="includeDeleted")
 
     @property
     def features(self) -> Sequence[str]:
@@ -128,3 +135,12 @@ Fresh = Annotated[Freshness, Depends()]
 def ok(model: Any, status: int = 200) -> dict[int | str, dict[str, Any]]:
     """What the OpenAPI document says of an answer that is encoded by hand."""
     return {status: {"model": model}}
+
+
+def listed(request: Request, items: Sequence[Json], total: int, page: Page) -> Response:
+    """A page as an object when a page was named, else an array; then `Link` leads on."""
+    headers = {}
+    if page.number is None and len(items) == page.limit:
+        url = request.url.include_query_params(limit=page.limit, offset=page.offset + page.limit)
+        headers["link"] = f'<{url.path}?{url.query}>; rel="next"'
+    return ExactJSONResponse(listing_json(items, total, page), headers=headers)

@@ -135,3 +135,20 @@ async def test_namespaces_are_separate(bench: Bench) -> None:
     await bench.call("GET", f"/features/{made['id']}", headers=other, status=404)
     await bench.call("DELETE", "/features/shared", headers=other, status=404)
     await bench.call("POST", "/features", {"key": "shared"}, 201, headers=other)
+
+
+async def test_a_long_list_leads_on(bench: Bench) -> None:
+    keys = {"a", "b", "c", "d", "e"}
+    for key in keys:
+        await bench.feature(key, meterSlug=None)
+    found: list[str] = []
+    address = "/api/v1/features?limit=2&order=DESC"
+    while address:
+        response = await bench.http.get(address)
+        assert len(response.json()) <= 2
+        found += [one["key"] for one in response.json()]
+        link = response.headers.get("link", "")
+        assert not link or link.endswith('>; rel="next"')
+        address = link.partition(">")[0].removeprefix("<")
+    assert len(found) == 5
+    assert set(found) == keys
