@@ -1,11 +1,14 @@
 """Following usage: what was counted by a plan, told in the transaction that commits it."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meterline.kernel.usage import Usage
+
+Rejections = Callable[[], Awaitable[Sequence[tuple[str, str, int]]]]
+"""Reads how often what was rejected: (namespace, reason, count)."""
 
 
 class Follower(Protocol):
@@ -17,6 +20,10 @@ class Follower(Protocol):
 
     async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
         """Take a plan's usage, in the transaction that commits the sink's position."""
+        ...
+
+    async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:
+        """Some accepted events are of no use to a meter, or to the store at all."""
         ...
 
     async def erase(self, conn: AsyncConnection, namespace: str, subject: str) -> None:
@@ -32,6 +39,9 @@ class NoFollower:
         return ()
 
     async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
+        """Nothing is told."""
+
+    async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:
         """Nothing is told."""
 
     async def erase(self, conn: AsyncConnection, namespace: str, subject: str) -> None:

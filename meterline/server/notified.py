@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from fastapi import APIRouter
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aggregator.following import Rejections
 from entitlements.live import LiveValues
 from entitlements.notifications.api.routes import routers
 from entitlements.notifications.options import NotificationLimits, NotificationOptions
@@ -13,6 +14,7 @@ from entitlements.notifications.reader import EntitlementReader
 from entitlements.notifications.sender import HttpSender
 from entitlements.notifications.service import NotificationService
 from entitlements.notifications.stores.checks import request_checks
+from entitlements.notifications.stores.rejected import report_rejected, watching_namespaces
 from entitlements.notifications.worker import NotificationWorker
 from entitlements.services.values import ValueService
 from entitlements.stores import entitlements as entitlement_store
@@ -38,6 +40,19 @@ class NotifyingFollower(LiveFollower):
         ids = await live.apply(conn, usages)
         later = {usage.due for usage in usages if usage.due is not None}
         await request_checks(conn, ids, self._clock(), later)
+
+    async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:
+        """See `Follower.rejected`."""
+        watched = await watching_namespaces(conn)
+        if not watched:
+            return
+        found: dict[str, dict[str, int]] = {}
+        for namespace, reason, count in await read():
+            if namespace in watched:
+                reasons = found.setdefault(namespace, {})
+                reasons[reason] = reasons.get(reason, 0) + count
+        for namespace, reasons in found.items():
+            await report_rejected(conn, namespace, reasons, self._clock())
 
     async def erase(self, conn: AsyncConnection, namespace: str, subject: str) -> None:
         """See `Follower.erase`."""

@@ -6,6 +6,7 @@ from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aggregator.following import Rejections
 from aggregator.service import MeterService
 from aggregator.sink import Sink
 from aggregator.spans import SpanQuery, plan_instants, plan_spans, read_spans
@@ -112,6 +113,9 @@ class LiveFollower:
     async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
         """See `Follower.apply`."""
         await live.apply(conn, usages)
+
+    async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:
+        """See `Follower.rejected`."""
 
     async def erase(self, conn: AsyncConnection, namespace: str, subject: str) -> None:
         """See `Follower.erase`."""

@@ -9,9 +9,10 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aggregator.checkup import check_store
+from aggregator.following import Rejections
 from meterline.eventlog.memory import MemoryLog
 from meterline.kernel.meters import Aggregation
-from meterline.kernel.quantity import OUT_OF_RANGE
+from meterline.kernel.quantity import OUT_OF_RANGE, missing_value
 from meterline.kernel.usage import Usage
 from tests.support.usage import canonical, meter, running_sink, send
 
@@ -167,12 +168,17 @@ async def test_a_lost_log_loses_no_new_event(tmp_path: Path) -> None:
 async def test_followers_are_told_each_usage_once(tmp_path: Path) -> None:
     told: list[Usage] = []
 
+    refused: list[tuple[str, str, int]] = []
+
     class Listening:
         async def series(self, conn: AsyncConnection) -> list[int]:
             return [1]
 
         async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
             told.extend(usages)
+
+        async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:
+            refused.extend(await read())
 
         async def erase(self, conn: AsyncConnection, namespace: str, subject: str) -> None:
             raise AssertionError("nothing is erased here")
@@ -183,6 +189,7 @@ async def test_followers_are_told_each_usage_once(tmp_path: Path) -> None:
         await send(rig.log, [*first, canonical("bad", "{}", time=past)])
         await send(rig.log, [*first, canonical("later", '{"tokens": 9}', time=future)])
         await rig.settle()
+    assert refused == [("default", missing_value("$.tokens"), 1)]
     at, due = datetime(2026, 1, 15, 11, 0, 0, 250_000, UTC), datetime(2199, 1, 1, tzinfo=UTC)
     assert sorted(told, key=lambda one: one.latest) == [
         Usage(1, "alice", ("m",), None, Decimal(2), 4, at, at),

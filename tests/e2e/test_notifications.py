@@ -155,6 +155,33 @@ def test_a_meter_that_does_not_add_up_is_looked_at(start_server: StartServer) ->
             eventually(lambda: len(box.got) == 1, "a webhook")
 
 
+def test_events_that_no_meter_can_use(start_server: StartServer) -> None:
+    with inbox() as box:
+        server = start_server(arguments=(*ALLOW, "--set", "notifications.rejected_seconds=0.5"))
+        with server.client() as client:
+            set_up(client, box)
+            (channel,) = client.get("/api/v1/notification/channels").json()["items"]
+            rule = {"type": "events.rejected", "name": "rule", "channels": [channel["id"]]}
+            post(client, "/api/v1/notification/rules", rule)
+            for number, data in enumerate([{"tokens": 1}, {"tokens": "x"}, {}, {"tokens": "y"}]):
+                event = {"specversion": "1.0", "id": str(number), "source": "app", "type": "llm"}
+                post(client, "/api/v1/events", {**event, "subject": "s", "data": data}, 204)
+            reasons: dict[str, int] = {}
+
+            def counted() -> bool:
+                reasons.clear()
+                for _, body in box.got:
+                    for one in json.loads(body)["data"]["reasons"]:
+                        reasons[one["reason"]] = reasons.get(one["reason"], 0) + one["count"]
+                return sum(reasons.values()) == 3
+
+            eventually(counted, "three rejected events")
+            assert reasons == {
+                "value cannot be parsed as a decimal": 2,
+                'invalid event: missing value property: "$.tokens"': 1,
+            }
+
+
 def test_a_private_target_is_refused(start_server: StartServer) -> None:
     with inbox() as box:
         server = start_server()

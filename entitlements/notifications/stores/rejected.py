@@ -25,17 +25,21 @@ class Rejected:
     reasons: Sequence[tuple[str, int]]
 
 
-async def report_rejected(
-    conn: AsyncConnection, namespace: str, reasons: Mapping[str, int], now: datetime
-) -> None:
-    """Count events that could not be used. Call it in the transaction that sets them aside."""
-    watched = select(rules.c.id).where(
-        rules.c.namespace == namespace,
+async def watching_namespaces(conn: AsyncConnection) -> set[str]:
+    """The namespaces with a rule that tells of rejected events."""
+    query = select(rules.c.namespace).where(
         rules.c.type == EventType.EVENTS_REJECTED.value,
         rules.c.disabled.is_(False),
         rules.c.deleted_at.is_(None),
     )
-    if not reasons or (await conn.execute(watched.limit(1))).first() is None:
+    return set((await conn.execute(query.distinct())).scalars())
+
+
+async def report_rejected(
+    conn: AsyncConnection, namespace: str, reasons: Mapping[str, int], now: datetime
+) -> None:
+    """Count events that could not be used. Call it in the transaction that sets them aside."""
+    if not reasons or namespace not in await watching_namespaces(conn):
         return
     kept = select(rejected.c.reason).where(rejected.c.namespace == namespace)
     known = set((await conn.execute(kept)).scalars())
