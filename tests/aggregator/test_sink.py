@@ -167,7 +167,6 @@ async def test_a_lost_log_loses_no_new_event(tmp_path: Path) -> None:
 
 async def test_followers_are_told_each_usage_once(tmp_path: Path) -> None:
     told: list[Usage] = []
-
     refused: list[tuple[str, str, int]] = []
 
     class Listening:
