@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from standardwebhooks import Webhook
 
 from tests.conftest import StartServer
@@ -212,3 +213,19 @@ def test_the_javascript_library_verifies(start_server: StartServer, node: str) -
         )
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == tested["payload"]
+
+
+@pytest.mark.parametrize("version", ["185", "232"])
+def test_every_notification_call_of_the_sdk(
+    start_server: StartServer, node: str, version: str
+) -> None:
+    server = start_server(arguments=("--set", "notifications.enabled=false"))
+    done = subprocess.run(
+        [node, "notifications.mjs", version, server.url],
+        cwd=_FOLDER,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.split() == ["channels", "rules", "events", "deleted"]
