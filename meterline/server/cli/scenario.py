@@ -33,3 +33,24 @@ def run_command(file: File) -> None:
 
     if not asyncio.run(run()):
         raise typer.Exit(1)
+
+
+@app.command("plot")
+def plot_command(
+    file: File,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page to write.")],
+) -> None:
+    """Play each case, and write a page of HTML: the burn-down of each grant over time, and usage.
+
+    Ends with 1 when anything was not as expected; the page is written all the same.
+    """
+    from meterline.server.scenario.cases import read_cases
+    from meterline.server.scenario.report import report
+    from meterline.server.scenario.stories import tell
+
+    told = asyncio.run(tell(read_cases(file)))
+    output.write_text(report(told, f"Scenarios of {file.name}"), encoding="utf-8")
+    failed = sum(not one.result["passed"] for one in told)
+    typer.echo(f"{output}: {len(told)} played, {failed} not as expected")
+    if failed:
+        raise typer.Exit(1)

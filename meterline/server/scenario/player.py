@@ -55,7 +55,7 @@ class Player:
     """
 
     def __init__(self, world: World, case: Case, number: int) -> None:
-        self._world = world
+        self.world = world
         self._case = case
         self._number = number
         self._slug = f"usage_{number}"
@@ -64,8 +64,6 @@ class Player:
         self._names: dict[str, str] = {}
         self.entitlements: list[Json] = []
         """What the application said of each that was made, in order."""
-        self.latest = _first_clock([case])
-        """The latest time that the clock has shown."""
 
     @property
     def names(self) -> Mapping[str, str]:
@@ -74,16 +72,15 @@ class Player:
 
     async def play(self) -> Json:
         """What came of it."""
-        self._world.clock.now = _first_clock([self._case])
-        await self._world.call("POST", "/api/v1/meters", meter_body(self._case, self._slug))
+        self.world.clock.now = _first_clock([self._case])
+        await self.world.call("POST", "/api/v1/meters", meter_body(self._case, self._slug))
         steps = [await self._play(step) for step in self._case.steps]
         passed = not any(step["mismatches"] for step in steps)
         return {"id": self._case.id, "passed": passed, "steps": steps}
 
     async def _play(self, step: Step) -> Json:
         if step.clock is not None:
-            self._world.clock.now = step.clock
-        self.latest = max(self.latest, self._world.clock.now)
+            self.world.clock.now = step.clock
         expected_error = step.given.get("expectError")
         try:
             result, mismatches = await getattr(self, f"_{step.op}")(step)
@@ -91,7 +88,6 @@ class Player:
             said = (error.detail if isinstance(error, MeterlineError) else None) or str(error)
             differences = list(compare_error(expected_error, said))
             return {"op": step.op, "error": said, "mismatches": differences}
-        self.latest = max(self.latest, self._world.clock.now)
         mismatches += compare_error(expected_error, None)
         result = renamed(result, self._names)
         return {"op": step.op, "result": result, "mismatches": mismatches}
@@ -107,17 +103,17 @@ class Player:
     async def _make_entitlement(self, step: Step, method: str, path: str) -> Json:
         metered = step.given.get("type", "metered") == "metered"
         key = await self._feature(step.feature, metered=metered)
-        made: Json = await self._world.call(method, path, entitlement_body(step.given, key))
+        made: Json = await self.world.call(method, path, entitlement_body(step.given, key))
         self._names[made["id"]] = f"{step.subject}/{step.feature}"
         self.entitlements.append(made)
         if "issueAfterReset" in made:
-            for grant in await self._world.call("GET", f"{await self._path(step)}/grants"):
+            for grant in await self.world.call("GET", f"{await self._path(step)}/grants"):
                 self._names[grant["id"]] = ISSUED_AFTER_RESET
                 self._grants[ISSUED_AFTER_RESET] = grant["id"]
         return made
 
     async def _delete(self, step: Step) -> tuple[Any, list[Json]]:
-        await self._world.call("DELETE", await self._path(step))
+        await self.world.call("DELETE", await self._path(step))
         return None, await self._expect_value(step)
 
     async def _event(self, step: Step) -> tuple[Any, list[Json]]:
@@ -127,7 +123,7 @@ class Player:
         events = list(events_of(step, self._case, self._slug))
         for i in range(0, len(events), _BATCH):
             batch = events[i : i + _BATCH]
-            await self._world.call("POST", "/api/v1/events", batch, content_type=_BATCH_TYPE)
+            await self.world.call("POST", "/api/v1/events", batch, content_type=_BATCH_TYPE)
         return {"accepted": len(events)}, await self._expect_value(step)
 
     async def _grant(self, step: Step) -> tuple[Any, list[Json]]:
@@ -136,13 +132,13 @@ class Player:
         created_at = given.get("createdAt")
         with self._at(parse_instant(created_at) if created_at else None):
             path = f"{await self._path(step)}/grants"
-            made = await self._world.call("POST", path, grant_body(given))
+            made = await self.world.call("POST", path, grant_body(given))
         self._grants[name] = made["id"]
         self._names[made["id"]] = name
         ends = [parse_instant(given[key]) for key in ("voidedAt", "deletedAt") if given.get(key)]
         if ends:
             with self._at(min(ends)):
-                await self._world.call("DELETE", f"/api/v1/grants/{made['id']}")
+                await self.world.call("DELETE", f"/api/v1/grants/{made['id']}")
         return made, await self._expect_value(step)
 
     async def _void(self, step: Step) -> tuple[Any, list[Json]]:
@@ -151,12 +147,12 @@ class Player:
             raise ValidationError(f"no step before has made a grant {name}")
         at = step.given.get("at")
         params = [("at", str(at))] if at else []
-        await self._world.call("DELETE", f"/api/v1/grants/{self._grants[name]}", params=params)
+        await self.world.call("DELETE", f"/api/v1/grants/{self._grants[name]}", params=params)
         return None, await self._expect_value(step)
 
     async def _reset(self, step: Step) -> tuple[Any, list[Json]]:
         body = reset_body(step.given)
-        await self._world.call("POST", f"{await self._path(step)}/reset", body)
+        await self.world.call("POST", f"{await self._path(step)}/reset", body)
         at = parse_instant(body["effectiveAt"]) if "effectiveAt" in body else None
         value = await self._value_at(step, at)
         mismatches = list(compare_value(step.given.get("expect", {}), self._named(value)))
@@ -175,11 +171,11 @@ class Player:
         names = ("from", "to", "windowSize", "windowTimeZone")
         params = [(name, str(step.given[name])) for name in names if step.given.get(name)]
         path = f"{await self._path(step)}/history"
-        told = await self._world.call("GET", path, params=[*params, ("wait", "true")])
+        told = await self.world.call("GET", path, params=[*params, ("wait", "true")])
         return told, list(compare_history(step.given.get("expect", {}), self._named(told)))
 
     async def _advance(self, step: Step) -> tuple[Any, list[Json]]:
-        clock = self._world.clock
+        clock = self.world.clock
         if "by" in step.given:
             clock.now = shift(clock.now, parse_interval(step.given["by"]), 1)
         elif "to" in step.given:
@@ -198,11 +194,9 @@ class Player:
     async def _value_at(self, step: Step, at: datetime | None) -> Json:
         params = [("wait", "true")]
         # Without a time it is the answer of now, which comes by another, quicker way.
-        if at is not None and at != self._world.clock.now:
+        if at is not None and at != self.world.clock.now:
             params.append(("time", format_instant(at)))
-        value: Json = await self._world.call(
-            "GET", f"{await self._path(step)}/value", params=params
-        )
+        value: Json = await self.world.call("GET", f"{await self._path(step)}/value", params=params)
         if "startOfPeriod" in step.given.get("expect", {}):
             value["startOfPeriod"] = (await self._period(step, at))["from"]
         return value
@@ -210,14 +204,14 @@ class Player:
     async def _period(self, step: Step, at: datetime | None) -> Json:
         """The usage period that a time is in, as it was told then."""
         with self._at(at):
-            told = await self._world.call("GET", await self._path(step))
+            told = await self.world.call("GET", await self._path(step))
         period: Json = told.get("currentUsagePeriod", {})
         return period
 
     @contextmanager
     def _at(self, at: datetime | None) -> Iterator[None]:
         """The clock shows another time meanwhile."""
-        clock = self._world.clock
+        clock = self.world.clock
         before = clock.now
         clock.now = at or before
         try:
@@ -231,7 +225,7 @@ class Player:
             return self._features[name]
         key = f"{name}_{self._number}"
         meter = {"meterSlug": self._slug} if metered else {}
-        await self._world.call("POST", "/api/v1/features", {"key": key, **meter})
+        await self.world.call("POST", "/api/v1/features", {"key": key, **meter})
         self._features[name] = key
         self._names[key] = name
         return key

@@ -44,7 +44,7 @@ def test_value_and_history_from_a_shell(server: MeterlineServer) -> None:
     asked = ("cli/one", "cli_calls", "--url", server.url)
     value = run_cli("entitlements", "value", *asked, "--time", "2026-01-02T00:00:00Z")
     assert value.returncode == 0, value.stderr
-    figures = dict(line.split(maxsplit=1) for line in value.stdout.splitlines())
+    figures = dict(line.strip().split(maxsplit=1) for line in value.stdout.splitlines())
     assert (figures["hasAccess"], figures["balance"]) == ("yes", "12,345")
     span = ("--from", "2026-01-01T00:00:00Z", "--to", "2026-01-03T00:00:00Z")
     table = run_cli("entitlements", "history", *asked, *span)
