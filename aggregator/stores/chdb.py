@@ -6,6 +6,7 @@ interpreter meanwhile, so statements run in threads over a small pool of handles
 
 import asyncio
 import os
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -22,6 +23,7 @@ from meterline.kernel.errors import UnavailableError, ValidationError
 
 T = TypeVar("T")
 
+_INSERT = re.compile(r"\s*INSERT INTO \w+(?: \([^)]*\))?")
 _TIMEOUT_EXCEEDED = 159
 _MEMORY_LIMIT_EXCEEDED = 241
 _SESSION: dict[str, str | int] = {
@@ -84,10 +86,10 @@ class ChdbEngine:
     async def execute(
         self, sql: str, params: Params | None = None, settings: Settings | None = None
     ) -> int:
+        statement, rest = _with_settings(sql, settings or {})
+
         def run(client: Client) -> int:
-            summary = client.command(
-                sql, parameters=dict(params or {}), settings=dict(settings or {})
-            )
+            summary = client.command(statement, parameters=dict(params or {}), settings=rest)
             return int(getattr(summary, "written_rows", 0))
 
         return await self._run(run)
@@ -126,6 +128,26 @@ class ChdbEngine:
         finally:
             self._free.put(client)
         return result
+
+
+def _with_settings(sql: str, settings: Settings) -> tuple[str, dict[str, str | int]]:
+    """An INSERT with its settings written into it, and what is left to be set around it.
+
+    The driver sets and resets each setting by a statement of its own, which costs more than many
+    an insert does.
+    """
+    found = _INSERT.match(sql)
+    if found is None or not settings:
+        return sql, dict(settings)
+    clause = ", ".join(f"{name} = {_literal(value)}" for name, value in settings.items())
+    return f"{found[0]} SETTINGS {clause} {sql[found.end() :]}", {}
+
+
+def _literal(value: str | int) -> str:
+    if isinstance(value, int):
+        return str(value)
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _translated(error: ClickHouseError) -> Exception:
