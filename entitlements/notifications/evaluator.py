@@ -5,7 +5,7 @@ what was seen, the checks to come and the end of this check are then one transac
 or it will happen again from the start, and what fired already does not fire twice.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 import structlog
@@ -31,8 +31,9 @@ log = structlog.get_logger(__name__)
 
 STEPS = ("claimed", "read", "written", "committed")
 
-_AT_ONCE = 50
+_AT_ONCE = 200
 _SWEPT_AT_ONCE = 500
+_CALENDAR = {PERIOD, GRANTS, SWEEP}
 _MOST_PERIODS = 1_000
 _MOMENT = timedelta(milliseconds=1)
 _REMEMBER = timedelta(days=1)
@@ -68,13 +69,49 @@ class Evaluator:
         async with self._database.transaction() as conn:
             claimed = await checks.claim(conn, now, _AT_ONCE, self._options.lease)
         await self._on_step("claimed")
-        for entitlement_id, found in claimed.items():
+        left = await self._make_together(claimed)
+        for entitlement_id, found in left.items():
             try:
                 await self._make(entitlement_id, found)
             except Exception:
                 # The claim lapses, and the check is made again.
                 log.exception("a check failed and will be made again", entitlement=entitlement_id)
         return bool(claimed)
+
+    async def _make_together(
+        self, claimed: Mapping[str, Sequence[Check]]
+    ) -> Mapping[str, Sequence[Check]]:
+        """Make what is nothing but a look at now, in one transaction; answers the rest."""
+        async with self._database.read() as conn:
+            known = await checks.load_seen(conn, list(claimed))
+            namespaces = {namespace for namespace, _ in known.values()}
+            watched = {one for one in namespaces if await rules.active(conn, one)}
+        now = self._clock()
+        left = dict(claimed)
+        values: list[EntitlementValue] = []
+        for entitlement_id, found in claimed.items():
+            if {one.reason for one in found} & _CALENDAR:
+                continue
+            if known.get(entitlement_id, ("",))[0] not in watched:
+                continue
+            try:
+                value = await self._reader.value(entitlement_id, now)
+            except Exception:
+                # The claim lapses, and the check is made again.
+                log.exception("a value could not be read", entitlement=entitlement_id)
+                left.pop(entitlement_id)
+                continue
+            await self._on_step("read")
+            if value is not None and now - value.period.start >= _GRACE:
+                values.append(value)
+                left.pop(entitlement_id)
+        if values:
+            async with self._database.transaction() as conn:
+                answered = [one for value in values for one in claimed[value.entitlement_id]]
+                await self._settle(conn, values, answered)
+                await self._on_step("written")
+            await self._on_step("committed")
+        return left
 
     async def _make(self, entitlement_id: str, found: Sequence[Check]) -> None:
         by_reason = {check.reason: check for check in found}
@@ -96,13 +133,12 @@ class Evaluator:
     async def _is_watched(self, entitlement_id: str) -> bool:
         """Whether a rule may fire. An entitlement that is not known yet may be anywhere."""
         async with self._database.read() as conn:
-            known = await checks.load_seen(conn, entitlement_id)
+            known = (await checks.load_seen(conn, [entitlement_id])).get(entitlement_id)
             return known is None or bool(await rules.active(conn, known[0]))
 
     async def _leave(self, entitlement_id: str, found: Sequence[Check]) -> None:
         async with self._database.transaction() as conn:
-            for check in found:
-                await checks.done(conn, check)
+            await checks.done(conn, found)
 
     async def _sweep(self, check: Check) -> None:
         namespace, after = check.entitlement_id, ""
@@ -111,7 +147,7 @@ class Evaluator:
                 await checks.ask(conn, ids, check.due_at)
             after = ids[-1]
         async with self._database.transaction() as conn:
-            await checks.done(conn, check)
+            await checks.done(conn, [check])
 
     async def _catch_up(self, entitlement_id: str, boundary: datetime, *answered: Check) -> None:
         """Look at the end of the period and at the start of the next, and so on until now."""
@@ -126,7 +162,7 @@ class Evaluator:
         now = self._clock()
         since = min(check.due_at for check in found)
         async with self._database.read() as conn:
-            is_new = await checks.load_seen(conn, entitlement_id) is None
+            is_new = not await checks.load_seen(conn, [entitlement_id])
         if is_new and since < now:
             first = await self._look(entitlement_id, since)
             if first is not None and first.period.end <= now:
@@ -141,7 +177,7 @@ class Evaluator:
         if value is None:
             return
         async with self._database.transaction() as conn:
-            known = await checks.load_seen(conn, entitlement_id)
+            known = (await checks.load_seen(conn, [entitlement_id])).get(entitlement_id)
             if known is not None:
                 await self._fire(conn, value, known[1], await rules.active(conn, value.namespace))
 
@@ -151,40 +187,55 @@ class Evaluator:
         """Have the rules look at an instant, which answers some checks."""
         value = await self._reader.value(entitlement_id, at)
         await self._on_step("read")
-        now = self._clock()
         async with self._database.transaction() as conn:
-            # First, so that what is scheduled below stays.
-            for check in answered:
-                await checks.done(conn, check)
             if value is None:
+                await checks.done(conn, answered)
                 await checks.forget(conn, entitlement_id)
             else:
-                await self._settle(conn, value, now)
+                await self._settle(conn, [value], answered)
             await self._on_step("written")
         await self._on_step("committed")
         return value
 
-    async def _settle(self, conn: AsyncConnection, value: EntitlementValue, now: datetime) -> None:
-        known = await checks.load_seen(conn, value.entitlement_id)
-        before = known[1] if known else None
-        watching = await rules.active(conn, value.namespace)
-        await self._fire(conn, value, before, watching)
-        newest = before is None or value.period.start >= before.period_start
-        if newest:
-            now_seen = Seen(value.period.start, value.balance)
-            await checks.save_seen(conn, value.entitlement_id, value.namespace, now_seen)
-        if not watching:
-            return
+    async def _settle(
+        self,
+        conn: AsyncConnection,
+        values: Sequence[EntitlementValue],
+        answered: Sequence[Check],
+    ) -> None:
+        """Write all that follows from values, and that checks are answered by them."""
+        # First, so that what is scheduled below stays.
+        await checks.done(conn, answered)
+        now = self._clock()
+        known = await checks.load_seen(conn, [value.entitlement_id for value in values])
+        watching = {one: await rules.active(conn, one) for one in {v.namespace for v in values}}
+        newest: list[EntitlementValue] = []
+        due: list[tuple[str, str, datetime]] = []
+        for value in values:
+            before = known.get(value.entitlement_id, (None, None))[1]
+            await self._fire(conn, value, before, watching[value.namespace])
+            is_newest = before is None or value.period.start >= before.period_start
+            if is_newest:
+                newest.append(value)
+            if watching[value.namespace]:
+                due += self._due(value, watching[value.namespace], now, is_newest=is_newest)
+        await checks.save_seen(conn, newest)
+        await checks.drop(conn, [value.entitlement_id for value in values], GRANTS)
+        await checks.schedule(conn, due, now)
+
+    def _due(
+        self, value: EntitlementValue, watching: Sequence[Rule], now: datetime, *, is_newest: bool
+    ) -> list[tuple[str, str, datetime]]:
+        """The checks that the calendar will bring."""
+        entitlement_id = value.entitlement_id
         seconds = self._options.look_seconds if value.is_told else self._options.untold_seconds
-        due = [(value.entitlement_id, LOOK, now + timedelta(seconds=seconds))]
-        if newest and value.period.end < NEVER:
-            due.append((value.entitlement_id, PERIOD, value.period.end))
+        due = [(entitlement_id, LOOK, now + timedelta(seconds=seconds))]
+        if is_newest and value.period.end < NEVER:
+            due.append((entitlement_id, PERIOD, value.period.end))
         look = next_look(watching, value)
         if look is not None and look < NEVER:
-            due.append((value.entitlement_id, GRANTS, look))
-        else:
-            await checks.drop(conn, value.entitlement_id, GRANTS)
-        await checks.schedule(conn, due, now)
+            due.append((entitlement_id, GRANTS, look))
+        return due
 
     async def _fire(
         self,

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import ColumnElement, and_, delete, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from entitlements.notifications.firing import Seen
+from entitlements.notifications.model import EntitlementValue
 from entitlements.notifications.stores import rules
 from entitlements.notifications.stores.tables import checks, fired, seen
 from meterline.db.tables import upsert
@@ -138,51 +139,56 @@ def _due(now: datetime) -> ColumnElement[bool]:
     return and_(checks.c.due_at <= now, free)
 
 
-async def done(conn: AsyncConnection, check: Check) -> None:
-    """A check was made. One that was asked for meanwhile stays."""
-    await conn.execute(
-        delete(checks).where(
-            checks.c.entitlement_id == check.entitlement_id,
-            checks.c.reason == check.reason,
-            checks.c.stamp == check.stamp,
+async def done(conn: AsyncConnection, answered: Sequence[Check]) -> None:
+    """Checks were made. One that was asked for again meanwhile stays."""
+    if answered:
+        statement = delete(checks).where(
+            checks.c.entitlement_id == bindparam("of"),
+            checks.c.reason == bindparam("why"),
+            checks.c.stamp == bindparam("which"),
         )
-    )
+        rows = [
+            {"of": one.entitlement_id, "why": one.reason, "which": one.stamp} for one in answered
+        ]
+        await conn.execute(statement, rows)
 
 
 async def forget(conn: AsyncConnection, entitlement_id: str) -> None:
     """The entitlement is not in force: look at it no more, unless somebody asks."""
     for reason in (PERIOD, GRANTS, LOOK):
-        await drop(conn, entitlement_id, reason)
+        await drop(conn, [entitlement_id], reason)
     await conn.execute(delete(seen).where(seen.c.entitlement_id == entitlement_id))
 
 
-async def drop(conn: AsyncConnection, entitlement_id: str, reason: str) -> None:
-    """No such check is needed."""
-    await conn.execute(
-        delete(checks).where(checks.c.entitlement_id == entitlement_id, checks.c.reason == reason)
-    )
+async def drop(conn: AsyncConnection, ids: Sequence[str], reason: str) -> None:
+    """No such checks are needed."""
+    mine = checks.c.entitlement_id.in_(ids)
+    await conn.execute(delete(checks).where(mine, checks.c.reason == reason))
 
 
-async def load_seen(conn: AsyncConnection, entitlement_id: str) -> tuple[str, Seen] | None:
-    """The entitlement's namespace and what was seen of it last."""
-    query = select(seen).where(seen.c.entitlement_id == entitlement_id)
-    row = (await conn.execute(query)).one_or_none()
-    return (row.namespace, Seen(row.period_start, Decimal(row.balance))) if row else None
+async def load_seen(conn: AsyncConnection, ids: Sequence[str]) -> dict[str, tuple[str, Seen]]:
+    """The namespaces of entitlements, and what was seen of them last."""
+    query = select(seen).where(seen.c.entitlement_id.in_(ids))
+    return {
+        row.entitlement_id: (row.namespace, Seen(row.period_start, Decimal(row.balance)))
+        for row in await conn.execute(query)
+    }
 
 
-async def save_seen(
-    conn: AsyncConnection, entitlement_id: str, namespace: str, now_seen: Seen
-) -> None:
-    """Remember what was seen of an entitlement."""
-    statement = upsert(conn, seen, ["entitlement_id"], ["period_start", "balance"])
-    await conn.execute(
-        statement.values(
-            entitlement_id=entitlement_id,
-            namespace=namespace,
-            period_start=now_seen.period_start,
-            balance=format_number(now_seen.balance),
-        )
-    )
+async def save_seen(conn: AsyncConnection, values: Sequence[EntitlementValue]) -> None:
+    """Remember what was seen of entitlements."""
+    if values:
+        statement = upsert(conn, seen, ["entitlement_id"], ["period_start", "balance"])
+        rows = [
+            {
+                "entitlement_id": value.entitlement_id,
+                "namespace": value.namespace,
+                "period_start": value.period.start,
+                "balance": format_number(value.balance),
+            }
+            for value in values
+        ]
+        await conn.execute(statement, rows)
 
 
 async def forget_seen(conn: AsyncConnection, namespace: str) -> None:
