@@ -26,7 +26,7 @@ from aggregator.rows import Statement
 from aggregator.series import Series, series_key
 from aggregator.sql import Plan
 from aggregator.stores.engine import EngineError
-from aggregator.stores.meters import SqlMeterStore
+from aggregator.stores.meters import OnChange, SqlMeterStore
 from meterline.kernel.clock import Clock
 from meterline.kernel.errors import (
     ConflictError,
@@ -135,6 +135,7 @@ class MeterService:
         limits: QueryLimits | None = None,
         meter_limits: MeterLimits | None = None,
         in_use: InUse = unused,
+        on_change: OnChange | None = None,
     ) -> None:
         self._store = store
         self._series = series
@@ -144,6 +145,7 @@ class MeterService:
         self.limits = limits or QueryLimits()
         self._meter_limits = meter_limits or MeterLimits()
         self._in_use = in_use
+        self._on_change = on_change
 
     async def list(self, namespace: str) -> Sequence[Meter]:
         """The meters of a namespace, oldest first."""
@@ -320,7 +322,7 @@ class MeterService:
         await self._refuse_needed(before, after)
         await self._series.ensure(after)
         try:
-            if not await self._store.replace(after):
+            if not await self._store.replace(after, self._on_change):
                 raise NotFoundError("there is no such meter")
         except BaseException:
             await self._release_other(after, before)

@@ -1,6 +1,6 @@
 """Meters in the relational database."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from sqlalchemy import (
@@ -19,6 +19,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meterline.db.engine import Database
 from meterline.db.tables import UtcDateTime, metadata
@@ -44,6 +45,9 @@ meters = Table(
     Column("updated_at", UtcDateTime, nullable=False),
     UniqueConstraint("namespace", "slug", name="uq_meters_namespace_slug"),
 )
+
+OnChange = Callable[[AsyncConnection, Meter], Awaitable[None]]
+"""What follows from a change of a meter, in the transaction that writes it."""
 
 
 class SqlMeterStore:
@@ -85,11 +89,15 @@ class SqlMeterStore:
         except IntegrityError:
             raise ConflictError(f"a meter with the slug {meter.slug} exists already") from None
 
-    async def replace(self, meter: Meter) -> bool:
-        """Write a changed meter. False when it is gone."""
+    async def replace(self, meter: Meter, also: OnChange | None = None) -> bool:
+        """Write a changed meter, and what follows from that. False when it is gone."""
         change = update(meters).where(meters.c.id == meter.id).values(_values(meter))
         async with self._database.transaction() as conn:
-            return (await conn.execute(change)).rowcount == 1
+            if (await conn.execute(change)).rowcount != 1:
+                return False
+            if also is not None:
+                await also(conn, meter)
+            return True
 
     async def delete(self, meter: Meter) -> bool:
         """Delete a meter. False when it is gone already."""

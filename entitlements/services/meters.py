@@ -1,8 +1,11 @@
 """Which meters features need, so that nobody takes them away."""
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from entitlements.balance import metering_of
 from entitlements.stores import entitlements as entitlement_store
 from entitlements.stores import features as feature_store
+from entitlements.stores import live
 from meterline.db.engine import Database
 from meterline.kernel.errors import ValidationError
 from meterline.kernel.meters import Meter
@@ -35,3 +38,9 @@ class MeterUse:
             except ValidationError as error:
                 return f"the feature {feature.key} uses it, and {error.detail}"
         return None
+
+    async def on_change(self, conn: AsyncConnection, meter: Meter) -> None:
+        """A meter changes in this transaction: what is kept of balances over it does not hold."""
+        for feature in await feature_store.using_meter(conn, meter.namespace, meter.slug):
+            for entitlement_id in await entitlement_store.active_of_feature(conn, feature.id):
+                await live.invalidate(conn, entitlement_id)

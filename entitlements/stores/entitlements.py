@@ -199,6 +199,12 @@ async def any_active(conn: AsyncConnection, feature_ids: Sequence[str]) -> set[s
     return set((await conn.execute(query.where(ACTIVE).distinct())).scalars())
 
 
+async def active_of_feature(conn: AsyncConnection, feature_id: str) -> Sequence[str]:
+    """The ids of a feature's entitlements that have not ended."""
+    query = select(entitlements.c.id).where(entitlements.c.feature_id == feature_id, ACTIVE)
+    return (await conn.execute(query)).scalars().all()
+
+
 def entitlement_of(row: Row[Any]) -> Entitlement:
     """An entitlement from its row."""
     metered = None

@@ -152,13 +152,15 @@ async def assembled(
         meter_store = SqlMeterStore(stores.database)
         await sink.start(await meter_store.all())
         stack.push_async_callback(sink.stop)
+        use = MeterUse(stores.database)
         meters = MeterService(
             meter_store,
             sink.registry,
             stores.engine,
             clock,
             _query_limits(settings.query),
-            in_use=MeterUse(stores.database),
+            in_use=use,
+            on_change=use.on_change,
         )
         await _reconcile(meters, settings, show)
         usage = MeterUsage(meters, sink, stores.engine)

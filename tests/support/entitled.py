@@ -14,6 +14,7 @@ from entitlements.services.features import FeatureService
 from entitlements.services.grants import GrantService
 from entitlements.services.live import LiveEntitlements
 from entitlements.services.means import Means
+from entitlements.services.meters import MeterUse
 from entitlements.services.rebuild import LiveUsage
 from entitlements.services.values import ValueService
 from meterline.db.hot import HotReads
@@ -47,7 +48,15 @@ async def entitled(
     options = SinkOptions(linger_seconds=0.0, retry_seconds=0.01, trim_log=False)
     follower = LiveFollower()
     async with running_sink(path, follower=follower, clock=clock, options=options) as rig:
-        service = MeterService(SqlMeterStore(rig.database), rig.sink.registry, rig.engine, clock)
+        use = MeterUse(rig.database)
+        service = MeterService(
+            SqlMeterStore(rig.database),
+            rig.sink.registry,
+            rig.engine,
+            clock,
+            in_use=use,
+            on_change=use.on_change,
+        )
         for spec in meters:
             await service.create("default", spec)
         usage = MeterUsage(service, rig.sink, rig.engine)
