@@ -67,7 +67,8 @@ class Drawing:
         )
 
     def _x(self, at: datetime) -> float:
-        share = (at - self._story.start).total_seconds() / self._seconds
+        # A history is told in whole windows, the first of which may begin before.
+        share = (max(at, self._story.start) - self._story.start).total_seconds() / self._seconds
         return _LEFT + share * (_WIDTH - _LEFT - _RIGHT)
 
     def _y(self, amount: float) -> float:
