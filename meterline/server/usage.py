@@ -3,15 +3,17 @@
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aggregator.following import Rejections
+from aggregator.rows import Statement
 from aggregator.service import MeterService
 from aggregator.sink import Sink
 from aggregator.spans import SpanQuery, plan_instants, plan_spans, read_spans
 from aggregator.stores import state
-from aggregator.stores.engine import Engine
+from aggregator.stores.engine import Engine, EngineError
 from entitlements.stores import live
 from entitlements.stores.live import Due, Tracking
 from entitlements.usage import UsageQuery
@@ -49,8 +51,14 @@ class MeterUsage:
         pairs = [(span.start, span.end) for span in spans]
         asked = SpanQuery(query.subject, query.filters, pairs, through)
         statement = plan_spans(meter, self._sink.registry.get(meter), asked)
-        rows = await self._engine.query(statement.sql, statement.params)
+        rows = await self._rows(statement)
         return read_spans([(row[0], row[1]) for row in rows], len(spans))
+
+    async def _rows(self, statement: Statement) -> Sequence[tuple[Any, ...]]:
+        try:
+            return await self._engine.query(statement.sql, statement.params)
+        except EngineError as error:
+            raise UnavailableError("the event store could not say what was used") from error
 
     async def due(
         self, query: UsageQuery, now: datetime, through: Mapping[int, int]
@@ -59,7 +67,7 @@ class MeterUsage:
         meter = await self._meters.get(query.namespace, query.meter_slug)
         asked = SpanQuery(query.subject, query.filters, [(now, LATEST)], through)
         statement = plan_instants(meter, self._sink.registry.get(meter), asked)
-        rows = await self._engine.query(statement.sql, statement.params)
+        rows = await self._rows(statement)
         return [(row[0], Decimal(row[1])) for row in rows]
 
     async def track(self, query: UsageQuery, since: datetime) -> Tracking | None:
