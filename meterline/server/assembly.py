@@ -33,7 +33,6 @@ from entitlements.limits import EntitlementLimits
 from entitlements.notifications.hooks import CheckedLiveValues
 from entitlements.services.live import LiveEntitlements
 from entitlements.services.means import Means
-from entitlements.services.meters import MeterUse
 from entitlements.services.rebuild import LiveUsage
 from entitlements.services.values import ValueService
 from ingest.api import IngestEndpoint
@@ -51,7 +50,7 @@ from meterline.server.app import AppParts, HotRoute, create_app
 from meterline.server.declared import declared_specs, describe_changes, plan_changes
 from meterline.server.entitled import EntitlementServices
 from meterline.server.health import Readiness
-from meterline.server.notified import NotifyingFollower, notifications
+from meterline.server.notified import NotifyingFollower, NotifyingMeterUse, notifications
 from meterline.server.probes import (
     SinkGauges,
     database_check,
@@ -152,7 +151,7 @@ async def assembled(
         meter_store = SqlMeterStore(stores.database)
         await sink.start(await meter_store.all())
         stack.push_async_callback(sink.stop)
-        use = MeterUse(stores.database)
+        use = NotifyingMeterUse(stores.database, clock)
         meters = MeterService(
             meter_store,
             sink.registry,

@@ -16,11 +16,14 @@ from entitlements.notifications.service import NotificationService
 from entitlements.notifications.stores.checks import request_checks
 from entitlements.notifications.stores.rejected import report_rejected, watching_namespaces
 from entitlements.notifications.worker import NotificationWorker
+from entitlements.services.meters import MeterUse
 from entitlements.services.values import ValueService
 from entitlements.stores import entitlements as entitlement_store
+from entitlements.stores import features as feature_store
 from entitlements.stores import live
 from meterline.db.engine import Database
 from meterline.kernel.clock import Clock
+from meterline.kernel.meters import Meter
 from meterline.kernel.usage import Usage
 from meterline.server.settings import NotificationSettings
 from meterline.server.usage import LiveFollower
@@ -59,6 +62,21 @@ class NotifyingFollower(LiveFollower):
         await super().erase(conn, namespace, subject)
         found = await entitlement_store.of_subject(conn, namespace, subject)
         await request_checks(conn, [one.id for one in found], self._clock())
+
+
+class NotifyingMeterUse(MeterUse):
+    """Has the entitlements looked at whose meter changes."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        super().__init__(database)
+        self._clock = clock
+
+    async def on_change(self, conn: AsyncConnection, meter: Meter) -> None:
+        """See `MeterUse.on_change`."""
+        await super().on_change(conn, meter)
+        for feature in await feature_store.using_meter(conn, meter.namespace, meter.slug):
+            ids = await entitlement_store.active_of_feature(conn, feature.id)
+            await request_checks(conn, ids, self._clock())
 
 
 @asynccontextmanager
