@@ -14,7 +14,9 @@ from meterline.kernel.errors import FieldError, ValidationError
 from meterline.kernel.periods import Interval, parse_interval
 from meterline.kernel.text import TEXT_PATTERN
 
-Id = Annotated[Text, Field(min_length=26, max_length=26)]
+Id = Annotated[
+    StrictStr, Field(pattern="^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$", description="A ULID.")
+]
 Name = Annotated[
     Text, Field(min_length=1, max_length=256, json_schema_extra={"pattern": TEXT_PATTERN})
 ]

@@ -21,7 +21,7 @@ from tests.support.database import migrated
 BASE = "/api/v1/notification"
 SECRET = "whsec_" + "c2VjcmV0" * 5
 THRESHOLD = "entitlements.balance.threshold"
-UNKNOWN = "01J5UNKNOWN000000000000000"
+UNKNOWN = "01J50000000000000000000000"
 
 
 class Server:
