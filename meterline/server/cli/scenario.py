@@ -20,9 +20,12 @@ def run_command(file: File) -> None:
     Prints a JSON line a case: id, passed, and of each step the result or the error, and what was
     not as expected. Ends with 1 when anything was not.
     """
+    from meterline.server.logs import configure_logging
     from meterline.server.scenario.cases import read_cases
     from meterline.server.scenario.player import play
     from meterline.web.json import encode
+
+    configure_logging("warning", "auto")
 
     async def run() -> bool:
         passed = True
@@ -44,10 +47,12 @@ def plot_command(
 
     Ends with 1 when anything was not as expected; the page is written all the same.
     """
+    from meterline.server.logs import configure_logging
     from meterline.server.scenario.cases import read_cases
     from meterline.server.scenario.report import report
     from meterline.server.scenario.stories import tell
 
+    configure_logging("warning", "auto")
     told = asyncio.run(tell(read_cases(file)))
     output.write_text(report(told, f"Scenarios of {file.name}"), encoding="utf-8")
     failed = sum(not one.result["passed"] for one in told)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from meterline.kernel.errors import ValidationError
-from meterline.kernel.instants import format_instant, parse_instant
+from meterline.kernel.instants import EPOCH, format_instant, parse_instant
 from meterline.kernel.meters import Aggregation
 
 Json = dict[str, Any]
@@ -70,8 +70,15 @@ class Case:
 
     id: str
     name: str
-    aggregation: Aggregation
-    steps: tuple[Step, ...]
+    aggregation: Aggregation = Aggregation.SUM
+    steps: tuple[Step, ...] = ()
+    fault: str | None = None
+    """Why it cannot be played, if it cannot."""
+
+    @property
+    def begin(self) -> datetime:
+        """What the clock shows first."""
+        return self.steps[0].clock or EPOCH if self.steps else EPOCH
 
 
 def read_cases(path: Path) -> list[Case]:
@@ -92,21 +99,29 @@ def read_cases(path: Path) -> list[Case]:
 
 
 def _case(number: int, given: Any) -> Case:
+    """The case; one that makes no sense does not keep the others from being played."""
+    case_id = str(given.get("id", number)) if isinstance(given, dict) else str(number)
+    try:
+        return _sound_case(case_id, given)
+    except ValidationError as error:
+        return Case(case_id, case_id, fault=error.detail)
+
+
+def _sound_case(case_id: str, given: Any) -> Case:
     if not isinstance(given, dict) or not isinstance(given.get("steps"), list):
-        raise ValidationError(f"case {number}: must be an object with `steps`")
-    name = str(given.get("id", number))
+        raise ValidationError("must be an object with `steps`")
     try:
         aggregation = Aggregation(given.get("aggregation", "SUM"))
     except ValueError:
-        raise ValidationError(f"case {name}: there is no such aggregation") from None
-    steps = tuple(_step(name, index, step) for index, step in enumerate(given["steps"]))
+        raise ValidationError("there is no such aggregation") from None
+    steps = tuple(_step(index, step) for index, step in enumerate(given["steps"]))
     if not steps or steps[0].clock is None:
-        raise ValidationError(f"case {name}: the first step must have a `clock`")
-    return Case(name, str(given.get("name", name)), aggregation, steps)
+        raise ValidationError("the first step must have a `clock`")
+    return Case(case_id, str(given.get("name", case_id)), aggregation, steps)
 
 
-def _step(case: str, number: int, given: Any) -> Step:
-    where = f"case {case}, step {number}"
+def _step(number: int, given: Any) -> Step:
+    where = f"step {number}"
     op = given.get("op") if isinstance(given, dict) else None
     if not isinstance(op, str) or op not in _REQUIRED:
         raise ValidationError(f"{where}: `op` must be one of {', '.join(_REQUIRED)}")

@@ -36,15 +36,9 @@ _BATCH_TYPE = "application/cloudevents-batch+json"
 
 async def play(cases: Sequence[Case]) -> AsyncIterator[Json]:
     """The result of each case, as soon as it is there."""
-    async with new_world(_first_clock(cases)) as world:
+    async with new_world(cases[0].begin) as world:
         for number, case in enumerate(cases):
             yield await Player(world, case, number).play()
-
-
-def _first_clock(cases: Sequence[Case]) -> datetime:
-    clock = cases[0].steps[0].clock
-    assert clock is not None
-    return clock
 
 
 class Player:
@@ -72,7 +66,9 @@ class Player:
 
     async def play(self) -> Json:
         """What came of it."""
-        self.world.clock.now = _first_clock([self._case])
+        if self._case.fault is not None:
+            return {"id": self._case.id, "passed": False, "steps": [], "error": self._case.fault}
+        self.world.clock.now = self._case.begin
         await self.world.call("POST", "/api/v1/meters", meter_body(self._case, self._slug))
         steps = [await self._play(step) for step in self._case.steps]
         passed = not any(step["mismatches"] for step in steps)
@@ -84,7 +80,7 @@ class Player:
         expected_error = step.given.get("expectError")
         try:
             result, mismatches = await getattr(self, f"_{step.op}")(step)
-        except (MeterlineError, TypeError, AttributeError, ValueError) as error:
+        except (MeterlineError, TypeError, AttributeError, ValueError, LookupError) as error:
             said = (error.detail if isinstance(error, MeterlineError) else None) or str(error)
             differences = list(compare_error(expected_error, said))
             return {"op": step.op, "error": said, "mismatches": differences}

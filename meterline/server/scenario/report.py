@@ -77,6 +77,8 @@ def _described(grant: GrantNote) -> str:
 
 
 def _steps(one: Told) -> str:
+    if one.case.fault is not None:
+        return f"<p>{escape(one.case.fault)}</p>"
     results = zip(one.case.steps, one.result["steps"], strict=True)
     rows = "".join(_row(step, result) for step, result in results)
     opened = "" if one.result["passed"] else " open"

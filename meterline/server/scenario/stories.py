@@ -78,10 +78,8 @@ class Told:
 
 async def tell(cases: Sequence[Case]) -> list[Told]:
     """Play the cases, and ask for everything that a picture of them needs."""
-    first = cases[0].steps[0].clock
-    assert first is not None
     told = []
-    async with new_world(first) as world:
+    async with new_world(cases[0].begin) as world:
         for number, case in enumerate(cases):
             player = Player(world, case, number)
             result = await player.play()

@@ -1,7 +1,6 @@
 """The whole application in this process, on a temporary folder, under a clock that is set."""
 
 import json
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
@@ -70,7 +69,6 @@ async def new_world(now: datetime) -> AsyncIterator[World]:
     """An empty application; it goes away with the block."""
     clock = SimulatedClock(now)
     typed: Clock = clock
-    logging.getLogger("meterline").setLevel(logging.WARNING)
     with TemporaryDirectory(prefix="meterline-scenario-") as folder:
         settings = Settings(
             server=ServerSettings(data_dir=Path(folder)), sink=SinkSettings(linger_seconds=0)

@@ -94,9 +94,18 @@ def test_one_case_without_a_list(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "said"),
+    [("{", "not JSON"), ({"cases": []}, "no cases"), ({"cases": [case(), case()]}, "same id")],
+)
+def test_what_is_no_file_of_scenarios(tmp_path: Path, content: Any, said: str) -> None:
+    path = written(tmp_path, content)
+    with pytest.raises(ValidationError) as caught:
+        read_cases(path)
+    assert said in str(caught.value.detail)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
     [
-        ("{", "not JSON"),
-        ({"cases": []}, "no cases"),
         ({"id": "a"}, "`steps`"),
         ({"steps": []}, "`clock`"),
         ({"steps": [{"op": "value"}]}, "`clock`"),
@@ -104,14 +113,22 @@ def test_one_case_without_a_list(tmp_path: Path) -> None:
         ({"steps": [{"op": "event", "clock": "2026-01-01T00:00:00Z"}]}, "`time` is required"),
         ({"steps": [{"op": "value", "clock": "noon"}]}, "`clock` is not"),
         ({"aggregation": "MEAN", "steps": []}, "no such aggregation"),
-        ({"cases": [case(), case()]}, "same id"),
+        (7, "an object"),
     ],
 )
 def test_what_is_no_scenario(tmp_path: Path, content: Any, said: str) -> None:
-    path = written(tmp_path, content)
-    with pytest.raises(ValidationError) as caught:
-        read_cases(path)
-    assert said in str(caught.value.detail)
+    (found,) = read_cases(written(tmp_path, {"cases": [content]}))
+    assert said in str(found.fault)
+
+
+def test_a_case_that_makes_no_sense_does_not_stop_the_others(tmp_path: Path) -> None:
+    bad = {"id": "bad", "steps": [{"op": "dance"}]}
+    path = written(tmp_path, {"cases": [bad, case()]})
+    status, results = run(path, tmp_path)
+    assert status == 1
+    assert [(one["id"], one["passed"]) for one in results] == [("bad", False), ("one", True)]
+    assert "`op` must be" in results[0]["error"]
+    assert run_cli("scenario", "plot", path, "-o", tmp_path / "a.html").returncode == 1
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
