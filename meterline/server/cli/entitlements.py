@@ -8,6 +8,7 @@ from urllib.parse import quote
 import typer
 from rich.table import Table
 
+from entitlements.balance.exact import ROOM
 from meterline.kernel.quantity import format_number
 from meterline.kernel.windows import WindowSize
 from meterline.server.cli.http import Api
@@ -85,7 +86,7 @@ def chart_lines(windows: Sequence[Mapping[str, Any]], width: int = _BAR) -> Iter
     used = [_text(one["usage"]) for one in windows]
     room = max(map(len, used))
     for window, balance, usage in zip(windows, starts, used, strict=True):
-        left = max(balance - Decimal(window["usage"]), Decimal(0))
+        left = max(ROOM.subtract(balance, Decimal(window["usage"])), Decimal(0))
         full, shade = _cells(left, most, width), _cells(balance, most, width)
         bar = "█" * full + "░" * (shade - full)
         yield f"{window['period']['from']}  {bar:<{width}}  -{usage:<{room}}  {_text(left)} left"

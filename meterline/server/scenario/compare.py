@@ -99,7 +99,8 @@ def _consistent(found: Mapping[str, Any]) -> Decimal | None:
         usage, balance, overage = (Decimal(found[n]) for n in ("usage", "balance", "overage"))
     except KeyError:
         return None
-    return abs(ROOM.subtract(ROOM.add(usage, balance), overage))
+    # Not `abs`, which rounds to the digits of the context.
+    return ROOM.subtract(ROOM.add(usage, balance), overage).copy_abs()
 
 
 def _same(expected: Any, found: Any) -> bool:
