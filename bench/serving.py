@@ -6,7 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,5 +72,9 @@ def _address(process: "subprocess.Popen[str]") -> str:
 
 
 def folder_bytes(folder: Path) -> int:
-    """The size of all files below a folder."""
-    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    """The size of all files below a folder; some may come and go meanwhile."""
+    size = 0
+    for file in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            size += file.lstat().st_size if file.is_file() else 0
+    return size
