@@ -11,10 +11,16 @@ from entitlements.access import Access
 class LiveValues(Protocol):
     """Answers of now for entitlements that are kept up to date elsewhere."""
 
+    def look_up(
+        self, namespace: str, subject: str, feature_key: str, now: datetime
+    ) -> Access | None:
+        """The answer if it is known, whose `as_of` the caller has to correct."""
+        ...
+
     async def get(
         self, namespace: str, subject: str, feature_key: str, now: datetime
     ) -> Access | None:
-        """The answer for now, None when it has to be calculated."""
+        """The answer for now, calculated and kept if need be; None when it is not kept here."""
         ...
 
     async def invalidate(self, conn: AsyncConnection, entitlement_id: str) -> None:
@@ -24,6 +30,12 @@ class LiveValues(Protocol):
 
 class NoLiveValues:
     """Keeps nothing: every answer is calculated."""
+
+    def look_up(
+        self, namespace: str, subject: str, feature_key: str, now: datetime
+    ) -> Access | None:
+        """Nothing is known."""
+        return None
 
     async def get(
         self, namespace: str, subject: str, feature_key: str, now: datetime

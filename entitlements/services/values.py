@@ -14,6 +14,7 @@ from entitlements.access import Access, boolean_access, metered_access, static_a
 from entitlements.balance import (
     Allowance,
     History,
+    Metering,
     Plan,
     Reset,
     Run,
@@ -35,6 +36,7 @@ from entitlements.stores import grants as grant_store
 from entitlements.usage import UsageQuery
 from meterline.kernel.errors import ConflictError, ValidationError
 from meterline.kernel.ids import is_ulid
+from meterline.kernel.meters import Meter
 from meterline.kernel.periods import Period
 from meterline.kernel.windows import WindowSize
 
@@ -64,6 +66,9 @@ class Metered:
 
     allowance: Allowance
     query: UsageQuery
+
+
+Meters = Mapping[str, Meter | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,26 +103,58 @@ class ValueService:
             if live is not None:
                 return live
         loaded = await self.load(namespace, subject, ref, at or now)
-        return (await self._answers([loaded], at or now))[0]
+        return (await self._answers([loaded], at or now, await self._meters([loaded])))[0]
 
     async def access(
         self, namespace: str, subject: str, at: datetime | None = None
     ) -> Mapping[str, Access]:
         """The answers for every feature of a subject, by key."""
         now = self._means.reading_time()
-        answers: dict[str, Access] = {}
         async with self._means.database.read() as conn:
             found = await store.of_subject(conn, namespace, subject)
-        for one in found if at is None else ():
-            live = await self._means.live.get(namespace, subject, one.feature_key, now)
-            if live is not None:
-                answers[one.feature_key] = live
+        answers: dict[str, Access] = {}
+        if at is None:
+            answers = await self._live(namespace, subject, found, now)
         rest = [one for one in found if one.feature_key not in answers]
-        async with self._means.database.read() as conn:
-            loaded = await _load(conn, rest)
-        calculated = await self._answers(loaded, at or now)
-        answers.update(zip((one.feature_key for one in rest), calculated, strict=True))
+        if rest:
+            answers.update(await self._calculated(namespace, subject, rest, at, now))
         return {one.feature_key: answers[one.feature_key] for one in found}
+
+    async def _calculated(
+        self,
+        namespace: str,
+        subject: str,
+        found: Sequence[Entitlement],
+        at: datetime | None,
+        now: datetime,
+    ) -> dict[str, Access]:
+        """The answers that have to be calculated; those for now are kept where that is possible."""
+        answers: dict[str, Access] = {}
+        async with self._means.database.read() as conn:
+            loaded = await _load(conn, found)
+        meters = await self._meters(loaded)
+        for one in loaded if at is None else ():
+            key = one.entitlement.feature_key
+            if _may_be_live(one, meters):
+                live = await self._means.live.get(namespace, subject, key, now)
+                if live is not None:
+                    answers[key] = live
+        rest = [one for one in loaded if one.entitlement.feature_key not in answers]
+        calculated = await self._answers(rest, at or now, meters)
+        keys = [one.entitlement.feature_key for one in rest]
+        return answers | dict(zip(keys, calculated, strict=True))
+
+    async def _live(
+        self, namespace: str, subject: str, found: Sequence[Entitlement], now: datetime
+    ) -> dict[str, Access]:
+        """The answers that are one look-up away."""
+        as_of = min(now, await self._means.usage.as_of())
+        answers = {}
+        for one in found:
+            answer = self._means.live.look_up(namespace, subject, one.feature_key, now)
+            if answer is not None:
+                answers[one.feature_key] = _dated(answer, as_of)
+        return answers
 
     async def history(self, namespace: str, subject: str, ref: str, spec: HistorySpec) -> History:
         """The balance over time, in windows and burnt down."""
@@ -155,20 +192,16 @@ class ValueService:
 
     async def metered(self, loaded: Loaded) -> Metered:
         """A metered entitlement with its meter; `ConflictError` when its meter cannot be used."""
-        entitlement, feature = loaded.entitlement, loaded.feature
-        slug = feature.meter_slug or ""
-        meter = await self._means.usage.meter(entitlement.namespace, slug)
-        if meter is None:
-            raise ConflictError(f"the meter {slug} of the feature {feature.key} is gone")
-        try:
-            terms = entitlement.terms(metering_of(meter.aggregation))
-        except ValidationError as error:
-            raise ConflictError(f"the feature {feature.key}: {error.detail}") from None
-        grants = tuple(issued.grant for issued in loaded.grants)
-        return Metered(
-            Allowance(terms, grants, tuple(loaded.resets)),
-            UsageQuery(entitlement.namespace, slug, entitlement.subject, feature.filters),
-        )
+        return _metered(loaded, await self._meters([loaded]))
+
+    async def _meters(self, loaded: Sequence[Loaded]) -> Meters:
+        """The meters of features, by slug, each looked up once."""
+        slugs = {
+            (one.feature.namespace, one.feature.meter_slug)
+            for one in loaded
+            if one.entitlement.metered and one.feature.meter_slug
+        }
+        return {slug: await self._means.usage.meter(namespace, slug) for namespace, slug in slugs}
 
     async def runs(self, metered: Sequence[Metered], at: datetime) -> list[Run]:
         """The balances of entitlements at an instant, with one read for each distinct query."""
@@ -180,11 +213,13 @@ class ValueService:
         values = await self._read_all([one.query for one in metered], plans)
         return await _aside(sum(map(len, values)) > _MANY, _burn_all, plans, values)
 
-    async def _answers(self, loaded: Sequence[Loaded], at: datetime) -> list[Access]:
+    async def _answers(
+        self, loaded: Sequence[Loaded], at: datetime, meters: Meters
+    ) -> list[Access]:
         counted = [
             one for one in loaded if one.entitlement.metered and at in one.entitlement.lifetime
         ]
-        metered = [await self.metered(one) for one in counted]
+        metered = [_metered(one, meters) for one in counted]
         runs = await self.runs(metered, at) if metered else []
         as_of = min(at, await self._means.usage.as_of()) if metered else at
         answers = {
@@ -237,6 +272,30 @@ async def _load(conn: AsyncConnection, found: Sequence[Entitlement]) -> list[Loa
     ]
 
 
+def _metered(loaded: Loaded, meters: Meters) -> Metered:
+    entitlement, feature = loaded.entitlement, loaded.feature
+    slug = feature.meter_slug or ""
+    meter = meters.get(slug)
+    if meter is None:
+        raise ConflictError(f"the meter {slug} of the feature {feature.key} is gone")
+    try:
+        terms = entitlement.terms(metering_of(meter.aggregation))
+    except ValidationError as error:
+        raise ConflictError(f"the feature {feature.key}: {error.detail}") from None
+    grants = tuple(issued.grant for issued in loaded.grants)
+    return Metered(
+        Allowance(terms, grants, tuple(loaded.resets)),
+        UsageQuery(entitlement.namespace, slug, entitlement.subject, feature.filters),
+    )
+
+
+def _may_be_live(loaded: Loaded, meters: Meters) -> bool:
+    """Whether it is worth asking for a live value: only usage that adds up is kept live."""
+    if loaded.entitlement.metered is None:
+        return True
+    return _metered(loaded, meters).allowance.terms.metering is Metering.ADDITIVE
+
+
 def _key(query: UsageQuery) -> tuple[object, ...]:
     return (query.namespace, query.meter_slug, query.subject, tuple(sorted(query.filters.items())))
 
@@ -269,7 +328,10 @@ def _burn_all(plans: Sequence[Plan], values: Sequence[Sequence[Decimal | None]])
 def _metered_answer(entitlement: Entitlement, run: Run, as_of: datetime) -> Access:
     rules = entitlement.metered
     soft = rules is not None and rules.is_soft_limit
-    answer = metered_access(run.balance, entitlement.lifetime, is_soft_limit=soft)
+    return _dated(metered_access(run.balance, entitlement.lifetime, is_soft_limit=soft), as_of)
+
+
+def _dated(answer: Access, as_of: datetime) -> Access:
     if answer.metered is None:
         return answer
     return replace(answer, metered=replace(answer.metered, as_of=as_of))
