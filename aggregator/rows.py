@@ -28,6 +28,9 @@ EVENT_FIELDS = (
 )
 """Members of a canonical event object, as the ingest gateway writes them."""
 
+LANES = 2
+"""How many statements fill the scratch tables side by side: one of them uses one core."""
+
 LOAD_SETTINGS: dict[str, str | int] = {
     "async_insert": 0,
     "input_format_parallel_parsing": 0,
@@ -69,8 +72,11 @@ def staging_tables(part: int) -> list[str]:
     event = ", ".join(f"{name} String" for name in EVENT_FIELDS)
     place = "off UInt64, idx UInt32"
     return [
-        f"CREATE OR REPLACE TABLE staging_records_{part} (off UInt64, ns String, at Int64,"
-        f" e Array(Tuple({event}))) ENGINE = Memory",
+        *(
+            f"CREATE OR REPLACE TABLE staging_records_{part}_{lane} (off UInt64, ns String,"
+            f" at Int64, e Array(Tuple({event}))) ENGINE = Memory"
+            for lane in range(LANES)
+        ),
         f"CREATE OR REPLACE TABLE staging_{part} (part UInt16, {place}, ns LowCardinality(String),"
         " id String, source LowCardinality(String), type LowCardinality(String), subject String,"
         " time DateTime64(6, 'UTC'), time_given UInt8, datacontenttype LowCardinality(String),"
@@ -87,11 +93,12 @@ def staging_tables(part: int) -> list[str]:
 
 def staging_names(part: int) -> list[str]:
     """The scratch tables of one partition's sink."""
-    kinds = ("records_", "", "suspects_", "verdicts_", "points_")
-    return [f"staging_{kind}{part}" for kind in kinds]
+    kinds = ("", "suspects_", "verdicts_", "points_")
+    lanes = [f"staging_records_{part}_{lane}" for lane in range(LANES)]
+    return lanes + [f"staging_{kind}{part}" for kind in kinds]
 
 
-def stage_events(part: int) -> str:
+def stage_events(part: int, lane: int) -> str:
     """Spread the loaded records into one row per event, with its key, content and flags."""
     time = "parseDateTime64BestEffortOrNull(ev.time, 6, 'UTC')"
     return f"""
@@ -105,7 +112,7 @@ SELECT {part}, off, idx, ns, ev.id, ev.source, ev.type, ev.subject,
     sipHash64(ev.type, ev.subject, if(given, toUnixTimestamp64Micro(instant), 0),
               ev.datacontenttype, payload, ev.data_base64, ev._ext),
     match(payload, {{inexact:String}})
-FROM staging_records_{part}
+FROM staging_records_{part}_{lane}
 ARRAY JOIN e AS ev, arrayEnumerate(e) AS idx"""
 
 
@@ -190,13 +197,15 @@ INSERT INTO keys (h, content, part, off, idx)
 SELECT h, content, part, off, idx FROM staging_{part} {where}"""
 
 
-def stage_points(part: int, series: Sequence[Series], verdicts: bool) -> Statement | None:
-    """Read the values of counted events, for every series of their namespace and type.
+def stage_points(
+    part: int, series: Sequence[Series], verdicts: bool, after: int, through: int
+) -> Statement | None:
+    """Read the values of counted events at offsets in (after, through], for every series.
 
     Events that must be read exactly are left out. Values that cannot be used are NULL.
     """
     bind = Binder()
-    counted = counted_sql(part, verdicts)
+    counted = f" AND off > {after} AND off <= {through}{counted_sql(part, verdicts)}"
     selects = [
         _select_cells(f"staging_{part}", group, bind, _of_type(key, bind) + counted)
         for key, group in _by_type(series)

@@ -1,9 +1,10 @@
 """From records to staged, judged rows: what the sink does before it touches a table."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -60,14 +61,23 @@ class Staging:
         """
         for table in rows.staging_names(self._part):
             await self._engine.execute(f"TRUNCATE TABLE {table}")
+        if not records:
+            return
+        await all_done(
+            *(self._load(lane, chosen) for lane, chosen in enumerate(_lanes(records)) if chosen)
+        )
+
+    async def _load(self, lane: int, records: Sequence[Record]) -> None:
         await self._engine.load(
-            f"staging_records_{self._part}",
+            f"staging_records_{self._part}_{lane}",
             _RECORD_COLUMNS,
             "JSONCompactEachRow",
             await asyncio.to_thread(_record_rows, records),
             rows.LOAD_SETTINGS,
         )
-        await self._engine.execute(rows.stage_events(self._part), {"inexact": rows.INEXACT_PATTERN})
+        await self._engine.execute(
+            rows.stage_events(self._part, lane), {"inexact": rows.INEXACT_PATTERN}
+        )
 
     async def poison(self, records: Sequence[Record]) -> dict[int, str]:
         """Which of the records the engine cannot read, by offset, and why. Tries each alone."""
@@ -124,12 +134,22 @@ class Staging:
             lines.encode(),
         )
 
-    async def read_points(self, series: Sequence[Series], judged: bool) -> int:
-        """Stage the points of every series; returns how many values could not be used."""
-        statement = rows.stage_points(self._part, series, judged)
-        if statement is None:
+    async def read_points(
+        self, series: Sequence[Series], judged: bool, first: int, last: int
+    ) -> int:
+        """Stage the points of every series; returns how many values could not be used.
+
+        The events are those at offsets `first` to `last`.
+        """
+        if not series:
             return 0
-        await self._engine.execute(statement.sql, statement.params)
+        statements = [
+            rows.stage_points(self._part, series, judged, after, through)
+            for after, through in _offset_lanes(first, last)
+        ]
+        await all_done(
+            *(self._engine.execute(one.sql, one.params) for one in statements if one is not None)
+        )
         await self._read_exactly(series, judged)
         found = await self._engine.query(
             f"SELECT countIf(value IS NULL) FROM staging_points_{self._part}"
@@ -197,6 +217,30 @@ class Staging:
                 "JSONCompactEachRow",
                 b"\n".join(lines),
             )
+
+
+async def all_done(*jobs: Awaitable[object]) -> None:
+    """Run jobs side by side to the end of each, and only then raise what went wrong.
+
+    A cancelled job would leave its statement running behind the back of the next try.
+    """
+    for result in await asyncio.gather(*jobs, return_exceptions=True):
+        if isinstance(result, BaseException):
+            raise result
+
+
+def _lanes(records: Sequence[Record]) -> list[Sequence[Record]]:
+    """The records in parts of about the same size, one for each lane."""
+    sizes = np.cumsum([len(record.events) for record in records])
+    cuts = np.searchsorted(sizes, [sizes[-1] * lane // rows.LANES for lane in range(1, rows.LANES)])
+    bounds = [0, *cuts.tolist(), len(records)]
+    return [records[start:end] for start, end in pairwise(bounds)]
+
+
+def _offset_lanes(first: int, last: int) -> list[tuple[int, int]]:
+    """Offsets `first` to `last` in as many ranges (after, through] as there are lanes."""
+    bounds = [first - 1 + (last - first + 1) * lane // rows.LANES for lane in range(rows.LANES + 1)]
+    return [(after, through) for after, through in pairwise(bounds) if after < through]
 
 
 def _record_rows(records: Sequence[Record]) -> bytes:

@@ -21,7 +21,7 @@ from aggregator.following import Follower
 from aggregator.metrics import SinkMetrics
 from aggregator.registry import SeriesRegistry
 from aggregator.series import Series
-from aggregator.staging import Staged, Staging
+from aggregator.staging import Staged, Staging, all_done
 from aggregator.stores import state
 from aggregator.stores.engine import Engine, UnreadableError
 from aggregator.stores.state import Plan
@@ -158,6 +158,8 @@ class PartitionSink:
             self._oldest = None
             self._progress_at = self._clock()
             return False
+        if await self._log.count(self.part, self.position) >= self._options.max_plan_events:
+            return True
         # A clock that was set back must not make it wait until the old time comes again.
         elapsed = max(0.0, (self._clock() - self._progress_at).total_seconds())
         if elapsed < self._options.linger_seconds:
@@ -195,7 +197,7 @@ class PartitionSink:
         started = self._clock()
         plan, staged = await self._stage(plan, records)
         series = [one for one in self._registry.live() if one.id in set(plan.series)]
-        faults = await self._staging.read_points(series, staged.judged)
+        faults = await self._staging.read_points(series, staged.judged, plan.first, plan.last)
         await self._insert(plan, series, staged, faults)
         await self._commit(plan, series, faults)
         await self._on_step("committed")
@@ -284,7 +286,7 @@ class PartitionSink:
         if faults:
             of_faults = rows.insert_faults(part, series)
             jobs.append(insert("faults", of_faults.sql, of_faults.params))
-        await _all_done(*jobs)
+        await all_done(*jobs)
 
     async def _advance(self, plan: Plan) -> None:
         self._plan = None
@@ -337,17 +339,6 @@ async def _dead_letters(
         for record in records
         if record.offset in reasons
     ]
-
-
-async def _all_done(*jobs: Awaitable[None]) -> None:
-    """Run jobs side by side to the end of each, and only then raise what went wrong.
-
-    A cancelled job would leave its statement running behind the back of the next try.
-    """
-    results = await asyncio.gather(*jobs, return_exceptions=True)
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:
