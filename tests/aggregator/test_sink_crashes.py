@@ -97,7 +97,7 @@ class Flaky(ChdbEngine):
         self.failures = 0
 
     async def execute(self, sql: str, params: Any = None, settings: Any = None) -> int:
-        fault = self.chance.choice(["before", "after", *["none"] * 8])
+        fault = self.chance.choice(["before", "after", *["none"] * 18])
         if not sql.lstrip().startswith("INSERT INTO") or self.failures >= 60:
             fault = "none"
         if fault == "before":
