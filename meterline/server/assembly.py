@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fastapi import APIRouter
+from prometheus_client import CollectorRegistry
 
 from aggregator.api import events as events_api
 from aggregator.api import meters as meters_api
@@ -139,45 +140,12 @@ async def assembled(
         tracing = Tracing(settings.telemetry)
         stack.callback(tracing.close)
         stores = await stack.enter_async_context(opened_stores(settings))
-        sink = Sink(
-            stores.log,
-            stores.sink_engine,
-            stores.database,
-            clock,
-            SinkMetrics(registry),
-            SinkOptions(**settings.sink.model_dump()),
-            NotifyingFollower(clock),
-        )
-        meter_store = SqlMeterStore(stores.database)
-        await sink.start(await meter_store.all())
-        stack.push_async_callback(sink.stop)
-        use = NotifyingMeterUse(stores.database, clock)
-        meters = MeterService(
-            meter_store,
-            sink.registry,
-            stores.engine,
-            clock,
-            _query_limits(settings.query),
-            in_use=use,
-            on_change=use.on_change,
-        )
-        await _reconcile(meters, settings, show)
-        usage = MeterUsage(meters, sink, stores.engine)
-        means = Means(
-            stores.database,
-            usage,
-            clock,
-            EntitlementLimits(**settings.entitlements.model_dump()),
-        )
-        hot = HotReads(stores.database_url)
-        stack.callback(hot.close)
-        plain = ValueService(means)
-        live = LiveEntitlements(stores.database, hot, plain, usage)
-        live_usage = LiveUsage(stores.database, live, plain, usage, clock)
-        means = replace(means, live=CheckedLiveValues(live, clock))
-        entitled = EntitlementServices.over(means)
+        sink, meters = await _metering(settings, stores, registry, clock, show, stack)
+        balances = _balances(settings, stores, sink, meters, clock, stack)
         notified = await stack.enter_async_context(
-            notifications(settings.notifications, stores.database, plain, live, clock)
+            notifications(
+                settings.notifications, stores.database, balances.plain, balances.live, clock
+            )
         )
         authenticator = Authenticator(
             SqlKeyStore(stores.database),
@@ -192,9 +160,9 @@ async def assembled(
             authenticator=authenticator,
             hot_routes=[_events_route(ingest, authenticator)],
             routers=[
-                *entitled.routers(),
+                *balances.services.routers(),
                 *notified,
-                *_routers(settings, stores, sink, meters, authenticator, clock, entitled),
+                *_routers(settings, stores, sink, meters, authenticator, clock, balances.services),
             ],
             readiness=_readiness(settings, stores, sink),
             registry=registry,
@@ -202,9 +170,87 @@ async def assembled(
             tracer=tracing.tracer,
             before_scrape=[SinkGauges(registry, sink.status, stores.log).refresh],
             portal_origins=settings.portal.allowed_origins,
-            shortcuts=[lambda app: FastValues(hot, usage, means, authenticator, app)],
+            shortcuts=[balances.shortcut(authenticator)],
+        )
+        live_usage = LiveUsage(
+            stores.database, balances.live, balances.plain, balances.usage, clock
         )
         yield Assembly(create_app(parts), authenticator, live_usage, sink.wait_visible)
+
+
+async def _metering(
+    settings: Settings,
+    stores: Stores,
+    registry: CollectorRegistry,
+    clock: Clock,
+    show: Callable[[str], None],
+    stack: AsyncExitStack,
+) -> tuple[Sink, MeterService]:
+    """The sink, running, and the meters, as they are declared."""
+    sink = Sink(
+        stores.log,
+        stores.sink_engine,
+        stores.database,
+        clock,
+        SinkMetrics(registry),
+        SinkOptions(**settings.sink.model_dump()),
+        NotifyingFollower(clock),
+    )
+    meter_store = SqlMeterStore(stores.database)
+    await sink.start(await meter_store.all())
+    stack.push_async_callback(sink.stop)
+    use = NotifyingMeterUse(stores.database, clock)
+    meters = MeterService(
+        meter_store,
+        sink.registry,
+        stores.engine,
+        clock,
+        _query_limits(settings.query),
+        in_use=use,
+        on_change=use.on_change,
+    )
+    await _reconcile(meters, settings, show)
+    return sink, meters
+
+
+@dataclass(frozen=True, slots=True)
+class _Balances:
+    """What answers for entitlements. `plain` calculates; `live` knows, or lets it calculate."""
+
+    means: Means
+    services: EntitlementServices
+    plain: ValueService
+    live: LiveEntitlements
+    usage: MeterUsage
+    hot: HotReads
+
+    def shortcut(self, authenticator: Authenticator) -> Callable[[ASGIApp], ASGIApp]:
+        """What answers hot reads before the framework does."""
+        return lambda app: FastValues(self.hot, self.usage, self.means, authenticator, app)
+
+
+def _balances(
+    settings: Settings,
+    stores: Stores,
+    sink: Sink,
+    meters: MeterService,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> _Balances:
+    usage = MeterUsage(meters, sink, stores.engine)
+    means = Means(
+        stores.database,
+        usage,
+        clock,
+        EntitlementLimits(**settings.entitlements.model_dump()),
+    )
+    hot = HotReads(stores.database_url)
+    stack.callback(hot.close)
+    plain = ValueService(means)
+    live = LiveEntitlements(stores.database, hot, plain, usage)
+    means = replace(means, live=CheckedLiveValues(live, clock))
+    services = EntitlementServices.over(means)
+    return _Balances(means, services, plain, live, usage, hot)
 
 
 @asynccontextmanager
