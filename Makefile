@@ -6,7 +6,7 @@ DATA ?= data
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench demo docs lock fmt clean
+.PHONY: help setup run test check lint bench demo docs lock fmt clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -32,12 +32,13 @@ run: .venv/.run ## Serve on http://127.0.0.1:8888 with the data in ./data (HOST=
 test: .venv/.dev ## Run all tests
 	$(BIN)/python -m pytest
 
-check: .venv/.dev ## Format, lint, types, import contracts, tests
+check: lint test ## Format, lint, types, import contracts, tests
+
+lint: .venv/.dev ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
 
 bench: .venv/.dev ## Measure this machine, and print tables
 	$(BIN)/python -m bench.ingest
