@@ -54,11 +54,12 @@ async def entitle(folder: Path) -> None:
                 await feature_store.find(conn, "default", f"feature_{n}") for n in range(FEATURES)
             ]
         async with database.transaction() as conn:
-            for number in range(SUBJECTS):
-                chosen = features if number < FULL_SUBJECTS else features[:1]
-                for feature in chosen:
+            for number in range(FULL_SUBJECTS):
+                for feature in features:
                     assert feature is not None
                     await _entitle(conn, feature, f"customer-{number:05d}")
+            for number in range(FULL_SUBJECTS, SUBJECTS):
+                await _copy_first(conn, number)
     finally:
         await database.close()
 
@@ -81,6 +82,28 @@ async def _entitle(conn: AsyncConnection, feature: Feature, subject: str) -> Non
             grant, entitlement, grant_id=new_ulid(now), created_at=now, now=now, limits=_LIMITS
         )
         await grant_store.add(conn, issued)
+
+
+async def _copy_first(conn: AsyncConnection, number: int) -> None:
+    """Entitle another subject as the first one, by two statements instead of dozens."""
+    first = "subject = 'customer-00000' AND feature_key = 'feature_0'"
+    of = f"(SELECT id FROM entitlements WHERE {first})"
+    copies = {
+        entitlement_store.entitlements: ("id", {"subject": f"'customer-{number:05d}'"}),
+        grant_store.grants: ("entitlement_id", {"entitlement_id": f"printf('0%025d', {number})"}),
+    }
+    for table, (owner, changed) in copies.items():
+        fresh = {"id": f"printf('%d%024d0', row_number() OVER () - 1, {number})"}
+        if owner == "id":
+            fresh = {"id": f"printf('0%025d', {number})"}
+        columns = [f'"{column.name}"' for column in table.columns]
+        values = [
+            {**fresh, **changed}.get(column.name, f'"{column.name}"') for column in table.columns
+        ]
+        await conn.exec_driver_sql(
+            f"INSERT INTO {table.name} ({', '.join(columns)})"
+            f" SELECT {', '.join(values)} FROM {table.name} WHERE {owner} = {of}"
+        )
 
 
 def flood(url: str, paths: Sequence[str], connections: int, seconds: float) -> dict[str, float]:

@@ -46,6 +46,12 @@ sa.Index(
     live_entitlements.c.subject,
     live_entitlements.c.feature_key,
 )
+sa.Index(
+    "ix_live_entitlements_cold",
+    live_entitlements.c.entitlement_id,
+    sqlite_where=sa.text("valid = 0"),
+    postgresql_where=sa.text("NOT valid"),
+)
 sa.Index("ix_live_entitlements_series", live_entitlements.c.series, live_entitlements.c.subject)
 
 _IN_ONE_GO = 500
@@ -222,6 +228,30 @@ async def save(
     names = [name for name in values if name != "entitlement_id"]
     statement = upsert(conn, live_entitlements, ["entitlement_id"], names)
     await conn.execute(statement.values(**values))
+
+
+@dataclass(frozen=True, slots=True)
+class Cold:
+    """An entitlement whose row was thrown away, and how often that has happened."""
+
+    entitlement_id: str
+    namespace: str
+    subject: str
+    feature_key: str
+    version: int
+
+
+async def cold(conn: AsyncConnection, after: str, limit: int) -> list[Cold]:
+    """Entitlements in force whose rows do not hold, by id, those after `after`."""
+    of, table = entitlements.c, live_entitlements
+    found = await conn.execute(
+        sa.select(of.id, of.namespace, of.subject, of.feature_key, table.c.version)
+        .join(table, table.c.entitlement_id == of.id)
+        .where(~table.c.valid, of.ended_at.is_(None), of.id > after)
+        .order_by(of.id)
+        .limit(limit)
+    )
+    return [Cold(*row) for row in found]
 
 
 @dataclass(frozen=True, slots=True)

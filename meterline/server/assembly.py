@@ -36,6 +36,7 @@ from entitlements.services.live import LiveEntitlements
 from entitlements.services.means import Means
 from entitlements.services.rebuild import LiveUsage
 from entitlements.services.values import ValueService
+from entitlements.services.warming import Warmer
 from ingest.api import IngestEndpoint
 from ingest.limits import IngestLimits
 from ingest.metrics import IngestMetrics
@@ -142,6 +143,7 @@ async def assembled(
         stores = await stack.enter_async_context(opened_stores(settings))
         sink, meters = await _metering(settings, stores, registry, clock, show, stack)
         balances = _balances(settings, stores, sink, meters, clock, stack)
+        await stack.enter_async_context(warming(stores.database, balances.live, clock))
         notified = await stack.enter_async_context(
             notifications(
                 settings.notifications, stores.database, balances.plain, balances.live, clock
@@ -211,6 +213,18 @@ async def _metering(
     )
     await _reconcile(meters, settings, show)
     return sink, meters
+
+
+@asynccontextmanager
+async def warming(database: Database, live: LiveEntitlements, clock: Clock) -> AsyncIterator[None]:
+    """Keeps live rows warm while the block runs."""
+    stopping = asyncio.Event()
+    task = asyncio.create_task(Warmer(database, live, clock).run(stopping))
+    try:
+        yield
+    finally:
+        stopping.set()
+        await task
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,7 @@
 """Live usage is proven equal to the event store's, made anew, and forgotten with its subject."""
 
+import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -8,7 +10,8 @@ import sqlalchemy as sa
 
 from entitlements.model import EntitlementType
 from entitlements.services.rebuild import Compared
-from entitlements.specs import EntitlementSpec, FeatureSpec, RecurrenceSpec
+from entitlements.services.warming import Warmer
+from entitlements.specs import EntitlementSpec, FeatureSpec, GrantSpec, RecurrenceSpec
 from entitlements.stores.live import live_entitlements
 from meterline.kernel.meters import Aggregation, MeterSpec
 from meterline.kernel.periods import parse_interval
@@ -84,3 +87,34 @@ async def test_a_purge_reaches_the_balance(tmp_path: Path) -> None:
         assert await _usage(on, "ann") == 15
         await on.rig.sink.purge("default", "ann")
         assert [await _usage(on, subject) for subject in SUBJECTS] == [Decimal(0), Decimal(15)]
+
+
+async def test_rows_that_a_change_threw_away_are_calculated_before_anybody_asks(
+    tmp_path: Path,
+) -> None:
+    async with entitled(tmp_path, [TOKENS], FixedClock(START)) as on:
+        await _set_up(on)
+        grant = GrantSpec(Decimal(5), on.clock())
+        await on.grants.create("default", "ann", "tokens", grant)
+        now = on.clock()
+        assert on.live.look_up("default", "ann", "tokens", now) is None
+        warmer = Warmer(on.rig.database, on.live, on.clock)
+        assert await warmer.warm_all(asyncio.Event()) == 1
+        assert await warmer.warm_all(asyncio.Event()) == 0
+        warm = on.live.look_up("default", "ann", "tokens", now)
+        assert warm is not None and warm.metered is not None
+        assert warm.metered.total_available_grant_amount == 105
+
+
+async def test_what_the_sink_cannot_follow_is_tried_once_a_change(tmp_path: Path) -> None:
+    peak = replace(TOKENS, slug="peak", aggregation=Aggregation.MAX)
+    async with entitled(tmp_path, [peak], FixedClock(START)) as on:
+        await on.features.create("default", FeatureSpec("peak", "peak", "peak"))
+        month = RecurrenceSpec(parse_interval("MONTH"))
+        spec = EntitlementSpec(EntitlementType.METERED, "peak", usage_period=month)
+        await on.entitlements.create("default", "ann", spec)
+        warmer = Warmer(on.rig.database, on.live, on.clock)
+        for _ in range(2):
+            await on.grants.create("default", "ann", "peak", GrantSpec(Decimal(5), on.clock()))
+            assert await warmer.warm_all(asyncio.Event()) == 1
+            assert await warmer.warm_all(asyncio.Event()) == 0

@@ -30,3 +30,10 @@ def upgrade() -> None:
         ["namespace", "subject", "feature_key"],
     )
     op.create_index("ix_live_entitlements_series", "live_entitlements", ["series", "subject"])
+    op.create_index(
+        "ix_live_entitlements_cold",
+        "live_entitlements",
+        ["entitlement_id"],
+        sqlite_where=sa.text("valid = 0"),
+        postgresql_where=sa.text("NOT valid"),
+    )
