@@ -19,11 +19,13 @@ from aggregator.worker import PartitionSink, PartitionStatus, SinkOptions, Step,
 from meterline.db.engine import Database
 from meterline.eventlog.port import EventLog
 from meterline.kernel.clock import Clock
+from meterline.kernel.errors import UnavailableError
 from meterline.kernel.meters import Meter
 
 log = structlog.get_logger(__name__)
 
 _KEYS_A_SLICE = 50_000
+_CATCH_UP_SECONDS = 30.0
 
 
 class Sink:
@@ -112,11 +114,13 @@ class Sink:
     async def purge(self, namespace: str, subject: str) -> None:
         """Erase a subject's usage for good: events, points and totals, now and on disk.
 
-        Events that were accepted before the call are erased even if they are still in the log.
+        Events that were accepted before the call are erased even if they are still in the log;
+        `UnavailableError` while the sink is too far behind for that.
         """
+        if not await self.wait_visible(_CATCH_UP_SECONDS):
+            raise UnavailableError("accepted events are still to be stored; try again later")
         async with self._database.transaction() as conn:
             await state.request_purge(conn, namespace, subject, self._clock())
-        await self.wait_visible(60.0)
         await self._erase(namespace, subject)
 
     async def _erase(self, namespace: str, subject: str) -> None:

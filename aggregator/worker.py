@@ -120,20 +120,29 @@ class PartitionSink:
     async def start(self) -> None:
         """Read where the last process stopped; a plan it left is applied first."""
         await self._staging.create()
-        async with self._database.read() as conn:
-            self.position = await state.load_position(conn, self.part)
-            self._plan = await state.load_plan(conn, self.part)
+        await self._recall()
         end = await self._log.end(self.part)
         if end < self.position:
             # New events at offsets that are behind the position would never be read.
             log.warning("the event log is behind the store", end=end, position=self.position)
             await self._log.skip(self.part, self.position)
 
+    async def _recall(self) -> None:
+        """Learn from the database how far this partition is, and what was begun."""
+        async with self._database.read() as conn:
+            self.position = await state.load_position(conn, self.part)
+            self._plan = await state.load_plan(conn, self.part)
+        async with self._moved:
+            self._moved.notify_all()
+
     async def run(self, stopping: asyncio.Event) -> None:
         """Apply plans until `stopping` is set. Failures are retried for ever, with back-off."""
         delay = self._options.retry_seconds
         while not stopping.is_set():
             try:
+                if self._last_error is not None:
+                    # What failed may have been the answer to a commit, and not the commit.
+                    await self._recall()
                 await self.run_once(stopping)
                 delay = self._options.retry_seconds
                 self._last_error = None
@@ -169,9 +178,7 @@ class PartitionSink:
     async def _next_plan(self) -> tuple[Plan | None, Sequence[Record]]:
         """The plan that was left over, or a new one over what waits in the log."""
         if self._plan is not None:
-            plan = self._plan
-            read = await self._log.read(self.part, plan.first - 1, 1 << 30)
-            return plan, [record for record in read if record.offset <= plan.last]
+            return self._plan, await self._read_again(self._plan)
         records = await self._log.read(self.part, self.position, self._options.max_plan_events)
         if not records:
             return None, ()
@@ -187,6 +194,18 @@ class PartitionSink:
         await self._save(plan)
         return plan, records
 
+    async def _read_again(self, plan: Plan) -> Sequence[Record]:
+        """The records of a plan, and not all that waits behind it."""
+        records: list[Record] = []
+        after = plan.first - 1
+        while after < plan.last:
+            read = await self._log.read(self.part, after, self._options.max_plan_events)
+            if not read:
+                break
+            records += [record for record in read if record.offset <= plan.last]
+            after = read[-1].offset
+        return records
+
     async def _save(self, plan: Plan) -> None:
         async with self._database.transaction() as conn:
             await state.save_plan(conn, plan)
@@ -199,9 +218,10 @@ class PartitionSink:
         series = [one for one in self._registry.live() if one.id in set(plan.series)]
         faults = await self._staging.read_points(series, staged.judged, plan.first, plan.last)
         await self._insert(plan, series, staged, faults)
+        # Before the commit: a key that was stored must never seem new, whatever fails from here.
+        await asyncio.to_thread(self._seen.add, staged.keys["low"])
         await self._commit(plan, series, faults)
         await self._on_step("committed")
-        await asyncio.to_thread(self._seen.add, staged.keys["low"])
         await self._advance(plan)
         self._metrics.applied(
             events=staged.stored - staged.conflicts,

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aggregator.checkup import check_store
-from aggregator.following import Rejections
+from aggregator.following import NoFollower, Rejections
 from meterline.eventlog.memory import MemoryLog
 from meterline.kernel.meters import Aggregation
 from meterline.kernel.quantity import OUT_OF_RANGE, missing_value
@@ -209,3 +209,30 @@ async def test_the_checkup_finds_what_does_not_agree(tmp_path: Path) -> None:
         assert found == ["events", "events", "keys"]
         await rig.engine.execute("DELETE FROM totals WHERE series = 1")
         assert "series 1" in [one.what for one in await check_store(rig.engine, live)]
+
+
+async def test_a_commit_whose_answer_is_lost_is_not_done_again(tmp_path: Path) -> None:
+    told: list[Usage] = []
+    failures: list[str] = []
+
+    class Listening(NoFollower):
+        async def series(self, conn: AsyncConnection) -> list[int]:
+            return [1]
+
+        async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
+            told.extend(usages)
+
+    async def lose_the_answer(step: str) -> None:
+        if step == "committed" and not failures:
+            failures.append(step)
+            raise OSError("the answer was lost (injected)")
+
+    follower = Listening()
+    async with running_sink(tmp_path, [TOKENS], on_step=lose_the_answer, follower=follower) as rig:
+        events = [canonical(str(number), '{"tokens": 1}') for number in range(5)]
+        await send(rig.log, events)
+        await rig.settle()
+        await send(rig.log, events)
+        await rig.settle()
+        assert failures and sum(usage.count for usage in told) == 5
+        assert list((await rig.totals()).values()) == [("5", 5)]
