@@ -15,9 +15,8 @@ from entitlements.notifications.signing import (
     generate_secret,
     signed_headers,
 )
+from meterline.kernel.clock import system_clock
 from meterline.kernel.errors import ValidationError
-
-NOW = datetime.now(UTC)  # noqa: TID251 - the library compares with the machine's clock
 
 
 def test_the_example_of_the_specification() -> None:
@@ -46,7 +45,7 @@ def test_the_library_accepts_what_is_signed(key: bytes, text: str, prefixed: boo
         body.decode()
     except UnicodeDecodeError:
         body = b"{}"
-    headers = signed_headers("01J5", NOW, body, [secret])
+    headers = signed_headers("01J5", system_clock(), body, [secret])
     Webhook(secret).verify(body, headers, json_parse=False)
     with pytest.raises(WebhookVerificationError):
         Webhook(secret).verify(body + b" ", headers, json_parse=False)
@@ -62,7 +61,7 @@ def test_a_made_secret_is_one_that_is_taken() -> None:
 
 def test_while_a_secret_is_replaced_both_verify() -> None:
     old, new = generate_secret(), generate_secret()
-    headers = signed_headers("01J5", NOW, b"{}", [new, old])
+    headers = signed_headers("01J5", system_clock(), b"{}", [new, old])
     for secret in (old, new):
         assert Webhook(secret).verify(b"{}", headers) == {}
     with pytest.raises(WebhookVerificationError):
@@ -71,8 +70,8 @@ def test_while_a_secret_is_replaced_both_verify() -> None:
 
 def test_a_retry_has_the_same_id_and_another_signature() -> None:
     secret = generate_secret()
-    first = signed_headers("01J5", NOW - timedelta(seconds=60), b"{}", [secret])
-    second = signed_headers("01J5", NOW, b"{}", [secret])
+    first = signed_headers("01J5", system_clock() - timedelta(seconds=60), b"{}", [secret])
+    second = signed_headers("01J5", system_clock(), b"{}", [secret])
     assert first["webhook-id"] == second["webhook-id"]
     assert first["webhook-timestamp"] != second["webhook-timestamp"]
     assert first["webhook-signature"] != second["webhook-signature"]
