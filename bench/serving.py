@@ -74,7 +74,9 @@ def _address(process: "subprocess.Popen[str]") -> str:
 def folder_bytes(folder: Path) -> int:
     """The size of all files below a folder; some may come and go meanwhile."""
     size = 0
-    for file in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            size += file.lstat().st_size if file.is_file() else 0
+    # os.walk passes over folders that are gone by the time it comes to them; rglob does not.
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):
+                size += Path(parent, name).lstat().st_size
     return size
