@@ -15,7 +15,7 @@ from meterline.kernel.errors import (
     UnavailableError,
     UnsupportedMediaError,
 )
-from meterline.web.asgi import ClientGoneError, Receive, Scope, Send
+from meterline.web.asgi import BodyTimeoutError, ClientGoneError, Receive, Scope, Send
 from meterline.web.auth import Principal
 from meterline.web.problem import problem_response, request_id_of
 
@@ -30,13 +30,6 @@ class Authenticates(Protocol):
     async def authenticate(self, authorization: str | None) -> Principal:
         """The caller, or `UnauthorizedError`."""
         ...
-
-
-class BodyTimeoutError(MeterlineError):
-    """The client did not send its whole body in time."""
-
-    status = 408
-    title = "Request Timeout"
 
 
 class IngestEndpoint:
