@@ -60,7 +60,8 @@ from meterline.server.probes import (
     sink_check,
     store_check,
 )
-from meterline.server.settings import QuerySettings, Settings
+from meterline.server.sections import QuerySettings
+from meterline.server.settings import Settings
 from meterline.server.telemetry import Tracing, new_registry
 from meterline.server.usage import MeterUsage
 from meterline.web import keys as keys_api

@@ -29,8 +29,9 @@ from meterline.server.assembly import (
     open_database,
     opened_stores,
 )
+from meterline.server.sections import ServerSettings
 from meterline.server.serve import is_loopback
-from meterline.server.settings import ServerSettings, Settings
+from meterline.server.settings import Settings
 
 _LOW_SPACE_BYTES = 5 * 1024**3
 _SLOW_SYNC_SECONDS = 0.02
@@ -77,7 +78,7 @@ async def diagnose_store(settings: Settings) -> list[Finding]:
         async with stores.database.read() as conn:
             series = [one.series for one in await state.load_series(conn)]
             unfinished = [
-                part for part in stores.log.partitions() if await state.load_plan(conn, part)
+                part for part in range(stores.log.partition_count()) if await state.load_plan(conn, part)
             ]
         if unfinished:
             text = "the last server was cut off; start one to finish what it began, then check"

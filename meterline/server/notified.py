@@ -25,7 +25,7 @@ from meterline.db.engine import Database
 from meterline.kernel.clock import Clock
 from meterline.kernel.meters import Meter
 from meterline.kernel.usage import Usage
-from meterline.server.settings import NotificationSettings
+from meterline.server.sections import NotificationSettings
 from meterline.server.usage import LiveFollower
 
 _OURS = {"enabled", "allow_private_targets"}

@@ -15,7 +15,8 @@ import uvloop
 
 from meterline.kernel.errors import ForbiddenError, UnavailableError
 from meterline.server.assembly import assembled
-from meterline.server.settings import ServerSettings, Settings
+from meterline.server.sections import ServerSettings
+from meterline.server.settings import Settings
 from meterline.web.asgi import ASGIApp
 
 logger = logging.getLogger(__name__)

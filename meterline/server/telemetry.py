@@ -21,7 +21,7 @@ from prometheus_client.process_collector import ProcessCollector
 from meterline.kernel.clock import system_clock
 from meterline.kernel.errors import ValidationError
 from meterline.kernel.ids import new_ulid
-from meterline.server.settings import TelemetrySettings
+from meterline.server.sections import TelemetrySettings
 from meterline.version import __version__
 from meterline.web.asgi import ASGIApp, Message, Receive, Scope, Send, header
 from meterline.web.problem import request_id_of

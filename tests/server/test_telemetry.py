@@ -6,7 +6,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from meterline.kernel.errors import ValidationError
-from meterline.server.settings import TelemetrySettings
+from meterline.server.sections import TelemetrySettings
 from meterline.server.telemetry import RequestObserver, Tracing, new_registry
 from meterline.web.asgi import Receive, Scope, Send, send_response
 from tests.support.api import client_of

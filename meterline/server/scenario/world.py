@@ -14,7 +14,8 @@ import httpx
 from meterline.kernel.clock import Clock
 from meterline.kernel.errors import MeterlineError
 from meterline.server.assembly import assembled
-from meterline.server.settings import ServerSettings, Settings, SinkSettings
+from meterline.server.sections import ServerSettings, SinkSettings
+from meterline.server.settings import Settings
 from meterline.web.json import encode
 
 _TIMEOUT_SECONDS = 60.0
