@@ -64,7 +64,7 @@ class Sink:
                 self._follower,
                 on_step,
             )
-            for part in event_log.partitions()
+            for part in range(event_log.partition_count())
         }
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []

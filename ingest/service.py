@@ -9,7 +9,7 @@ from ingest.limits import IngestLimits
 from ingest.messages import Headers
 from ingest.metrics import IngestMetrics
 from ingest.parse import Parser
-from meterline.eventlog.port import EventLog
+from meterline.eventlog.port import LogWriter
 from meterline.kernel.clock import Clock
 
 _INLINE_BYTES = 512 * 1024
@@ -20,7 +20,7 @@ class IngestService:
     """Takes messages of one HTTP request each into the event log."""
 
     def __init__(
-        self, log: EventLog, clock: Clock, limits: IngestLimits, metrics: IngestMetrics
+        self, log: LogWriter, clock: Clock, limits: IngestLimits, metrics: IngestMetrics
     ) -> None:
         self.limits = limits
         self.metrics = metrics

@@ -1,24 +1,43 @@
 """The port of the event log: what an offset means, and when an event is durable.
 
-A log has one or more partitions. Within a partition each record has an `offset`: a positive
-integer that grows with every append and is never reused, not even after a crash or a trim.
-A reader's position is the offset of the last record that it has fully handled; `read` returns
-records with greater offsets, in ascending order. `append` returns only after the record would
-survive a power cut. A record is one accepted batch of events, already validated.
+A log has a fixed number of partitions, numbered from 0. Within a partition offsets are positive
+integers that grow and are never reused, not even after a crash or a trim. A reader's position is
+an offset too: everything up to it is fully handled; `read` returns what is after it, in order.
+`append` returns only after the events would survive a power cut.
+
+Two kinds of logs are behind it. The embedded log keeps batches: a batch has one offset, and all
+its events share it. In a log of single events (Kafka) each event has an offset of its own, and a
+record says with `places` where each of its events is.
+
+An event always comes out of its *home* partition, whoever wrote it, so that its key (namespace,
+source, id) can be told apart within one partition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+Changed = Callable[[frozenset[int]], Awaitable[None]]
+"""Told which partitions a reader has from now on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where each event of a record is, in logs that give every event an offset of its own."""
+
+    offsets: Sequence[int]
+    """Ascending, not always without gaps."""
+    ingested_at_ms: Sequence[int]
+    """Milliseconds since 1970, one an event."""
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One accepted batch.
+    """Some consecutive events of one namespace.
 
-    `events` is a compact UTF-8 JSON array of canonical event objects (see `ingest.parse`);
-    `count` is its length.
+    `events` is a compact UTF-8 JSON array of `count` canonical event objects (see `ingest.parse`).
+    `offset` is that of the last of them; `ingested_at` that of the first.
     """
 
     partition: int
@@ -27,21 +46,56 @@ class Record:
     ingested_at: datetime
     count: int
     events: bytes
+    places: Places | None = None
+    """None: all events share `offset`, and are told apart by their index."""
+    fault: str | None = None
+    """Why it cannot be read; then `events` are the raw bytes, `count` is 0, and it belongs among
+    the dead letters."""
+
+    @property
+    def first_offset(self) -> int:
+        """The offset of the first event."""
+        return self.offset if self.places is None else self.places.offsets[0]
 
 
-class EventLog(Protocol):
-    """A durable, ordered log of accepted batches."""
+class LogWriter(Protocol):
+    """Takes accepted batches."""
 
-    async def append(self, namespace: str, ingested_at: datetime, count: int, events: bytes) -> int:
-        """Append one batch; returns its offset once it is durable.
+    async def append(
+        self, namespace: str, ingested_at: datetime, count: int, events: bytes
+    ) -> int | None:
+        """Make a batch durable; it is when this returns.
 
-        Raises `UnavailableError` when the log cannot take it now (disk full, closed, queue full):
-        then nothing was stored, or it was stored and the caller's retry is deduplicated.
+        `events` is as in `Record`. A log that keeps batches answers the offset, others None.
+        Raises `UnavailableError` when the log cannot take it now (disk full, broker away, closed,
+        queue full): then nothing was stored, or some of it was and the caller's retry is
+        deduplicated.
         """
         ...
 
-    def partitions(self) -> Sequence[int]:
-        """The partitions this process reads."""
+    async def close(self) -> None:
+        """Make everything accepted durable and release the log. May be called again."""
+        ...
+
+
+class LogReader(Protocol):
+    """Gives events in order, partition by partition.
+
+    `read`, `wait`, `count`, `trim`, `skip` and `dead_letter` are for partitions that `subscribe`
+    named. All raise `UnavailableError` when the log cannot be reached.
+    """
+
+    async def subscribe(self, changed: Changed) -> None:
+        """Begin to read.
+
+        `changed` is awaited with the partitions that this process reads from now on, at once and
+        whenever that changes. A partition that it no longer names is given to another reader only
+        after it has returned, within a limit of time.
+        """
+        ...
+
+    def partition_count(self) -> int:
+        """How many partitions the log has, whoever reads them."""
         ...
 
     async def read(self, partition: int, after: int, max_events: int) -> Sequence[Record]:
@@ -57,15 +111,20 @@ class EventLog(Protocol):
         """The last offset given out in the partition, 0 if none."""
         ...
 
+    async def ends(self) -> Mapping[int, int]:
+        """The last offset of every partition, whoever reads it."""
+        ...
+
     async def count(self, partition: int, after: int) -> int:
         """How many events the records after offset `after` hold, for people and metrics.
 
-        A few too many when `after` lies within what was made durable at once.
+        A few too many when `after` lies within what was made durable at once, or when the log
+        holds what is no event.
         """
         ...
 
     async def trim(self, partition: int, through: int) -> None:
-        """Forget records up to and including offset `through`."""
+        """Nothing up to and including offset `through` is needed any more."""
         ...
 
     async def skip(self, partition: int, through: int) -> None:
@@ -75,6 +134,17 @@ class EventLog(Protocol):
         """
         ...
 
-    async def close(self) -> None:
-        """Make everything accepted durable and release the log."""
+    async def dead_letter(self, record: Record, reason: str) -> None:
+        """Put a record that cannot be used where people find it; durable when it returns.
+
+        The embedded log has no such place: the list in the database is all there is.
+        """
         ...
+
+    async def close(self) -> None:
+        """Stop reading and release the log. May be called again."""
+        ...
+
+
+class EventLog(LogWriter, LogReader, Protocol):
+    """Both ends of one log."""

@@ -10,7 +10,7 @@ import asyncio
 import fcntl
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,7 +19,7 @@ from typing import IO, Self
 
 from meterline.eventlog.frames import Batch, Frames
 from meterline.eventlog.groupcommit import GroupCommit
-from meterline.eventlog.port import Record
+from meterline.eventlog.port import Changed, Record
 from meterline.kernel.errors import UnavailableError
 
 _PAGE_BYTES = 16 * 1024
@@ -105,21 +105,25 @@ class SqliteLog:
         await self.close()
 
     async def append(self, namespace: str, ingested_at: datetime, count: int, events: bytes) -> int:
-        """See `EventLog.append`."""
+        """See `LogWriter.append`."""
         batch = Batch(namespace, ingested_at, count, events)
         return await self._commits.submit(batch, len(events))
 
-    def partitions(self) -> Sequence[int]:
-        """The one partition."""
-        return (0,)
+    async def subscribe(self, changed: Changed) -> None:
+        """See `LogReader.subscribe`."""
+        await changed(frozenset({0}))
+
+    def partition_count(self) -> int:
+        """There is one partition, 0."""
+        return 1
 
     async def read(self, partition: int, after: int, max_events: int) -> Sequence[Record]:
-        """See `EventLog.read`."""
+        """See `LogReader.read`."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._read_pool, self._read, after, max_events)
 
     async def wait(self, partition: int, after: int, timeout_seconds: float) -> bool:
-        """See `EventLog.wait`."""
+        """See `LogReader.wait`."""
         try:
             async with asyncio.timeout(timeout_seconds):
                 while self._end <= after:
@@ -131,28 +135,35 @@ class SqliteLog:
         return True
 
     async def end(self, partition: int) -> int:
-        """See `EventLog.end`."""
+        """See `LogReader.end`."""
         return self._end
 
+    async def ends(self) -> Mapping[int, int]:
+        """See `LogReader.ends`."""
+        return {0: self._end}
+
     async def count(self, partition: int, after: int) -> int:
-        """See `EventLog.count`."""
+        """See `LogReader.count`."""
         if self._end <= after:
             return 0
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._read_pool, self._count, after)
 
     async def trim(self, partition: int, through: int) -> None:
-        """See `EventLog.trim`. Works in small transactions, so appends pass in between."""
+        """See `LogReader.trim`. Works in small transactions, so appends pass in between."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._keep_pool, self._trim, min(through, self._end))
 
     async def skip(self, partition: int, through: int) -> None:
-        """See `EventLog.skip`."""
+        """See `LogReader.skip`."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._keep_pool, self._skip, through)
 
+    async def dead_letter(self, record: Record, reason: str) -> None:
+        """The database's list is enough."""
+
     async def close(self) -> None:
-        """See `EventLog.close`."""
+        """See `LogWriter.close`."""
         if self._closed:
             return
         self._closed = True

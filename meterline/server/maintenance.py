@@ -78,7 +78,9 @@ async def diagnose_store(settings: Settings) -> list[Finding]:
         async with stores.database.read() as conn:
             series = [one.series for one in await state.load_series(conn)]
             unfinished = [
-                part for part in range(stores.log.partition_count()) if await state.load_plan(conn, part)
+                part
+                for part in range(stores.log.partition_count())
+                if await state.load_plan(conn, part)
             ]
         if unfinished:
             text = "the last server was cut off; start one to finish what it began, then check"

@@ -23,20 +23,35 @@ async def log(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[E
 
 
 async def append(log: EventLog, number: int, count: int = 1) -> int:
-    return await log.append("default", NOW, count, b'[{"id":"%d"}]' % number)
+    offset = await log.append("default", NOW, count, b'[{"id":"%d"}]' % number)
+    assert offset is not None
+    return offset
 
 
 async def test_a_new_log_is_empty(log: EventLog) -> None:
-    assert list(log.partitions()) == [0]
+    assert log.partition_count() == 1
     assert await log.end(0) == 0
+    assert await log.ends() == {0: 0}
     assert await log.read(0, 0, 100) == []
 
 
 async def test_a_record_comes_back_as_it_was_appended(log: EventLog) -> None:
     events = ('[{"id":"' + "é" * 5000 + '"}]').encode()
     offset = await log.append("tenant-é", NOW, 7, events)
+    assert offset is not None
     assert await log.read(0, 0, 100) == [Record(0, offset, "tenant-é", NOW, 7, events)]
     assert await log.end(0) == offset
+    assert await log.ends() == {0: offset}
+
+
+async def test_a_reader_is_told_its_partitions_at_once(log: EventLog) -> None:
+    told: list[frozenset[int]] = []
+
+    async def changed(partitions: frozenset[int]) -> None:
+        told.append(partitions)
+
+    await log.subscribe(changed)
+    assert told == [frozenset({0})]
 
 
 async def test_offsets_are_positive_and_grow_in_the_order_of_completion(log: EventLog) -> None:

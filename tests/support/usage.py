@@ -60,7 +60,9 @@ async def send(
     log: EventLog, events: Sequence[dict[str, Any]], *, namespace: str = "default"
 ) -> int:
     """Append one batch to the log."""
-    return await log.append(namespace, INGESTED, len(events), encode(events))
+    offset = await log.append(namespace, INGESTED, len(events), encode(events))
+    assert offset is not None
+    return offset
 
 
 def meter(
