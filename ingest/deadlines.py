@@ -16,10 +16,14 @@ class Deadlines:
         self._due: dict[asyncio.Task[object], float] = {}
         self._late: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        # Asking for the running loop costs a system call on Python 3.11.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def begin(self) -> asyncio.Task[object]:
         """The current task's time runs from now."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         task = asyncio.current_task(loop)
         assert task is not None
         due = self._due[task] = loop.time() + self.seconds
