@@ -8,6 +8,8 @@ accepts, the exact reader accepts with the same meaning; tests hold the two toge
 import re
 from collections import deque
 from datetime import datetime
+from itertools import accumulate
+from operator import itemgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -28,6 +30,7 @@ _SHAPES = frozenset(
 )
 _OFFSET = re.compile(r"[+-](?:[01][0-9]|2[0-3]):[0-5][0-9]")
 _NUMBER_TO_ZERO = bytes(48 if byte in b"0123456789eE+.-" else 32 for byte in range(256))
+_OBJECT = frozenset(b"{")
 _SPECVERSION = len('"specversion":"1.0",')
 _QUOTE = ord('"')
 _FIVE = ord("5")
@@ -93,9 +96,9 @@ class FastReader:
             sizes = [size for size in sizes if size]
             if not values:
                 return True
-        # JSON holds no NUL: what follows one is the first character of a value.
-        joined = b"\0".join([b"", *values])
-        if joined.count(b"\0{") != len(values):
+        joined = b"".join(values)
+        starts = accumulate(sizes[:-1], initial=0)
+        if not _OBJECT.issuperset(itemgetter(*starts, 0)(joined)):
             return False
         if max(sizes) < self._free_size:
             return True
