@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from tests.support.kafka import kafka_broker as kafka_broker
 from tests.support.server import MeterlineServer
 
 # How long one example takes says more of the machine than of the code.
