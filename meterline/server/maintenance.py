@@ -21,17 +21,17 @@ from meterline.db.keys import SqlKeyStore
 from meterline.eventlog.sqlite import SqliteLog
 from meterline.kernel.errors import MeterlineError, UnavailableError
 from meterline.kernel.windows import load_zone
-from meterline.server.assembly import (
-    Assembly,
-    DataDir,
-    assembled,
-    migrate_all,
-    open_database,
-    opened_stores,
-)
+from meterline.server.assembly import Assembly, assembled
 from meterline.server.sections import ServerSettings
 from meterline.server.serve import is_loopback
 from meterline.server.settings import Settings
+from meterline.server.stores import (
+    DataDir,
+    database_of,
+    opened_database,
+    opened_engines,
+    opened_stores,
+)
 
 _LOW_SPACE_BYTES = 5 * 1024**3
 _SLOW_SYNC_SECONDS = 0.02
@@ -49,8 +49,15 @@ class Finding:
 
 
 async def migrate(settings: Settings) -> list[str]:
-    """Apply what is missing; answers its names. The server must not be running."""
-    return await migrate_all(settings)
+    """Apply what is missing; answers its names. An embedded server must not be running."""
+    database = database_of(settings)
+    try:
+        applied = [f"database {version}" for version in await database.migrate()]
+    finally:
+        await database.close()
+    async with opened_engines(settings) as engines:
+        await migrate_engine(engines.sink)
+    return applied
 
 
 async def diagnose(settings: Settings) -> list[Finding]:
@@ -74,18 +81,18 @@ async def diagnose(settings: Settings) -> list[Finding]:
 async def diagnose_store(settings: Settings) -> list[Finding]:
     """Whether everything stored agrees with everything else. The server must not be running."""
     async with opened_stores(settings) as stores:
-        await migrate_engine(stores.engine)
+        await migrate_engine(stores.engines.sink)
         async with stores.database.read() as conn:
             series = [one.series for one in await state.load_series(conn)]
             unfinished = [
                 part
-                for part in range(stores.log.partition_count())
+                for part in range(stores.log.reader.partition_count())
                 if await state.load_plan(conn, part)
             ]
         if unfinished:
             text = "the last server was cut off; start one to finish what it began, then check"
             return [Finding("event store", "warning", text)]
-        wrong = await check_store(stores.engine, series)
+        wrong = await check_store(stores.engines.queries, series)
     if not wrong:
         return [Finding("event store", "ok", f"its tables agree, over {len(series)} series")]
     return [Finding("event store", "failed", f"{one.what}: {one.found}") for one in wrong]
@@ -184,11 +191,8 @@ async def _keys(settings: Settings) -> Finding:
     data = DataDir(settings.server.data_dir)
     is_open = True
     if data.database.exists():
-        database = await open_database(data)
-        try:
+        async with opened_database(settings) as database:
             is_open = not await SqlKeyStore(database).any_exists()
-        finally:
-            await database.close()
     if not is_open:
         return Finding("access", "ok", "closed: requests need an API key")
     if not is_loopback(settings.server.host):

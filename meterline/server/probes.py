@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from aggregator.stores.engine import Engine
 from aggregator.worker import PartitionStatus
 from meterline.db.engine import Database
-from meterline.eventlog.port import EventLog
+from meterline.eventlog.port import LogReader
 from meterline.kernel.errors import UnavailableError
 from meterline.server.health import Check, CheckResult
 
@@ -56,7 +56,7 @@ def store_check(engine: Engine) -> Check:
     return check
 
 
-def sink_check(status: SinkStatus, log: EventLog) -> Check:
+def sink_check(status: SinkStatus, log: LogReader) -> Check:
     """Whether acknowledged events reach the store: not ok once the sink stalls."""
 
     async def check() -> CheckResult:
@@ -76,7 +76,7 @@ def sink_check(status: SinkStatus, log: EventLog) -> Check:
 class SinkGauges:
     """Where the sink is, as metrics; `refresh` before each scrape."""
 
-    def __init__(self, registry: CollectorRegistry, status: SinkStatus, log: EventLog) -> None:
+    def __init__(self, registry: CollectorRegistry, status: SinkStatus, log: LogReader) -> None:
         self._status = status
         self._log = log
         self._events = Gauge(

@@ -109,11 +109,7 @@ def _run(settings: Settings, work: Callable[[KeyService], Awaitable[T]]) -> T:
 @asynccontextmanager
 async def _key_service(settings: Settings) -> AsyncIterator[KeyService]:
     from meterline.db.keys import SqlKeyStore
-    from meterline.server.assembly import DataDir as Layout
-    from meterline.server.assembly import open_database
+    from meterline.server.stores import opened_database
 
-    database = await open_database(Layout(settings.server.data_dir))
-    try:
+    async with opened_database(settings) as database:
         yield KeyService(SqlKeyStore(database), system_clock)
-    finally:
-        await database.close()
