@@ -11,7 +11,7 @@ from entitlements.access import Access
 class LiveValues(Protocol):
     """Answers of now for entitlements that are kept up to date elsewhere."""
 
-    def look_up(
+    async def look_up(
         self, namespace: str, subject: str, feature_key: str, now: datetime
     ) -> Access | None:
         """The answer if it is known, whose `as_of` the caller has to correct."""
@@ -31,7 +31,7 @@ class LiveValues(Protocol):
 class NoLiveValues:
     """Keeps nothing: every answer is calculated."""
 
-    def look_up(
+    async def look_up(
         self, namespace: str, subject: str, feature_key: str, now: datetime
     ) -> Access | None:
         """Nothing is known."""

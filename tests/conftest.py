@@ -10,6 +10,8 @@ from hypothesis import settings
 from tests.support.kafka import kafka_broker as kafka_broker
 from tests.support.server import MeterlineServer
 
+pytest_plugins = ["tests.support.postgres", "tests.support.database"]
+
 # How long one example takes says more of the machine than of the code.
 settings.register_profile("meterline", deadline=None)
 settings.load_profile("meterline")

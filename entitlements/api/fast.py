@@ -125,15 +125,15 @@ class FastValues:
             return None
         match names:
             case [str(subject), "entitlements", str(key), "value"]:
-                row = live.stored(self._hot, principal.namespace, subject, key)
+                row = await live.stored(self._hot, principal.namespace, subject, key)
                 answers = None if row is None else self._answers([row])
                 if not answers:
                     return None
                 scope["meterline.route"] = _VALUE_ROUTE
                 return answers[0].dated(await self._as_of())
             case [str(subject), "access"]:
-                rows = live.all_stored(self._hot, principal.namespace, subject)
-                active = live.count_active(self._hot, principal.namespace, subject)
+                rows = await live.all_stored(self._hot, principal.namespace, subject)
+                active = await live.count_active(self._hot, principal.namespace, subject)
                 answers = self._answers(rows) if len(rows) == active else None
                 if not answers:
                     return None

@@ -17,11 +17,11 @@ class CheckedLiveValues:
         self._live = live
         self._clock = clock
 
-    def look_up(
+    async def look_up(
         self, namespace: str, subject: str, feature_key: str, now: datetime
     ) -> Access | None:
         """See `LiveValues.look_up`."""
-        return self._live.look_up(namespace, subject, feature_key, now)
+        return await self._live.look_up(namespace, subject, feature_key, now)
 
     async def get(
         self, namespace: str, subject: str, feature_key: str, now: datetime

@@ -76,18 +76,18 @@ class LiveEntitlements:
         self._values = values
         self._usage = usage
 
-    def look_up(
+    async def look_up(
         self, namespace: str, subject: str, feature_key: str, now: datetime
     ) -> Access | None:
         """The answer, if one look-up can give it."""
-        row = live.stored(self._hot, namespace, subject, feature_key)
+        row = await live.stored(self._hot, namespace, subject, feature_key)
         return None if row is None else self._answer(live.decode(row), now)
 
     async def get(
         self, namespace: str, subject: str, feature_key: str, now: datetime
     ) -> Access | None:
         """The answer; None when there is no such entitlement, or the sink does not follow it."""
-        answer = self.look_up(namespace, subject, feature_key, now)
+        answer = await self.look_up(namespace, subject, feature_key, now)
         if answer is None:
             answer = await self._calculate(namespace, subject, feature_key, now)
         if answer is None or answer.metered is None:

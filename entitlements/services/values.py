@@ -151,7 +151,7 @@ class ValueService:
         as_of = min(now, await self._means.usage.as_of())
         answers = {}
         for one in found:
-            answer = self._means.live.look_up(namespace, subject, one.feature_key, now)
+            answer = await self._means.live.look_up(namespace, subject, one.feature_key, now)
             if answer is not None:
                 answers[one.feature_key] = _dated(answer, as_of)
         return answers

@@ -131,15 +131,15 @@ class Stored(NamedTuple):
     state: bytes
 
 
-def stored(hot: HotReads, namespace: str, subject: str, feature_key: str) -> Stored | None:
+async def stored(hot: HotReads, namespace: str, subject: str, feature_key: str) -> Stored | None:
     """The row of a subject and feature, None when there is none that holds."""
-    found = hot.row(_LOOK_UP, (namespace, subject, feature_key))
+    found = await hot.row(_LOOK_UP, (namespace, subject, feature_key))
     return None if found is None else Stored(*found)
 
 
-def all_stored(hot: HotReads, namespace: str, subject: str) -> list[Stored]:
+async def all_stored(hot: HotReads, namespace: str, subject: str) -> list[Stored]:
     """The rows of a subject that hold."""
-    return [Stored(*found) for found in hot.rows(_LOOK_UP_ALL, (namespace, subject))]
+    return [Stored(*found) for found in await hot.rows(_LOOK_UP_ALL, (namespace, subject))]
 
 
 def decode(row: Stored) -> LiveRow:
@@ -149,9 +149,9 @@ def decode(row: Stored) -> LiveRow:
     return LiveRow(row.entitlement_id, row.series, Decimal(row.usage), due, state)
 
 
-def count_active(hot: HotReads, namespace: str, subject: str) -> int:
+async def count_active(hot: HotReads, namespace: str, subject: str) -> int:
     """How many entitlements of a subject have not ended."""
-    found = hot.row(_COUNT_ACTIVE, (namespace, subject))
+    found = await hot.row(_COUNT_ACTIVE, (namespace, subject))
     return int(found[0]) if found else 0
 
 

@@ -1,51 +1,58 @@
 """The relational database: connections, transactions, and the schema at start.
 
-One writer at a time on SQLite. Writers queue for the only connection of the writing pool and
+SQLite has one writer at a time. Writers queue for the only connection of the writing pool and
 start with `BEGIN IMMEDIATE`, so a transaction never fails half-way because another one wrote
-first; readers have connections of their own and never wait for a writer (WAL).
+first; readers have connections of their own and never wait for a writer (WAL). PostgreSQL is in
+`meterline.db.postgres`.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+import logging
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from sqlalchemy import URL, Connection, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from meterline.db import migrations
+from meterline.db import migrations, postgres
+from meterline.db.limits import DatabaseLimits
+from meterline.kernel.errors import UnavailableError
 
+__all__ = ["Database", "DatabaseLimits"]
 
-@dataclass(frozen=True, slots=True)
-class DatabaseLimits:
-    """How many connections there are and how long one waits for them."""
-
-    readers: int = 4
-    """Connections that read at the same time."""
-    wait_seconds: float = 30.0
-    """How long a caller waits for a connection or for another process's lock."""
+logger = logging.getLogger(__name__)
 
 
 class Database:
     """A relational database. Make one with `Database.open`, and `close` it at the end."""
 
-    def __init__(self, writer: AsyncEngine, reader: AsyncEngine) -> None:
+    def __init__(
+        self, writer: AsyncEngine, reader: AsyncEngine, patient: AsyncEngine | None = None
+    ) -> None:
+        """`patient` has connections without time limits; the writer's will do where it has none."""
         self._writer = writer
         self._reader = reader
+        self._patient = patient or writer
 
     @classmethod
     def open(cls, url: str, limits: DatabaseLimits | None = None) -> Self:
-        """The database at `url` (`sqlite:////path/to/file.db`). Connects at the first use."""
-        limits = limits or DatabaseLimits()
+        """The database at `url`. Connects at the first use.
+
+        `sqlite:////path/to/file.db`, or `postgresql://user:password@host:port/name` with the
+        parameters of libpq (`?sslmode=verify-full&sslrootcert=…`).
+        """
+        if postgres.is_postgres(url):
+            engines = postgres.engines(url, limits or DatabaseLimits())
+            return cls(engines.writer, engines.reader, engines.patient)
         parsed = make_url(url)
-        if parsed.get_backend_name() == "sqlite":
-            return cls(*_sqlite_engines(parsed, limits))
-        engine = create_async_engine(
-            parsed, pool_size=limits.readers, pool_timeout=limits.wait_seconds
-        )
-        return cls(engine, engine)
+        if parsed.get_backend_name() != "sqlite":
+            raise ValueError("the database is SQLite (sqlite://) or PostgreSQL (postgresql://)")
+        return cls(*_sqlite_engines(parsed, limits or DatabaseLimits()))
 
     @property
     def dialect(self) -> str:
@@ -56,16 +63,33 @@ class Database:
     async def transaction(self) -> AsyncIterator[AsyncConnection]:
         """A transaction that may write: committed when the block ends, rolled back when it raises.
 
-        Durable once the block has ended. On SQLite the block holds the only write lock.
+        Durable once the block has ended. On SQLite the block holds the only write lock; on
+        PostgreSQL others write meanwhile, so what the block decides on must be locked
+        (`with_for_update`) or guarded by a constraint. Raises `UnavailableError` when the
+        database is away or too busy; should that happen while it commits, nobody knows whether
+        it has.
         """
-        async with self._writer.begin() as conn:
-            yield conn
+        with _passing_errors():
+            async with self._writer.begin() as conn:
+                yield conn
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
-        """A read-only transaction on one consistent state."""
-        async with self._reader.connect() as conn:
-            yield conn
+        """A read-only transaction on one consistent state. `UnavailableError` as above."""
+        with _passing_errors():
+            async with self._reader.connect() as conn:
+                yield conn
+
+    @asynccontextmanager
+    async def patient(self) -> AsyncIterator[AsyncConnection]:
+        """A writing transaction that may take or wait as long as it likes.
+
+        On PostgreSQL it has a connection of its own, which is closed at the end: locks of the
+        session that it took are then free.
+        """
+        with _passing_errors():
+            async with self._patient.begin() as conn:
+                yield conn
 
     async def migrate(self) -> list[str]:
         """Bring the schema to the newest version; answers the versions that it applied.
@@ -73,19 +97,38 @@ class Database:
         Safe to run from several processes at once: the others wait, then find nothing to do.
         """
         await asyncio.to_thread(self._make_directory)
-        async with self.transaction() as conn:
+        async with self.patient() as conn:
             return await conn.run_sync(migrations.upgrade)
 
     async def close(self) -> None:
         """Release every connection."""
-        await self._reader.dispose()
-        if self._writer is not self._reader:
-            await self._writer.dispose()
+        for engine in (self._reader, self._writer, self._patient):
+            await engine.dispose()
 
     def _make_directory(self) -> None:
         file = self._writer.url.database
         if self.dialect == "sqlite" and file:
             Path(file).parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextmanager
+def _passing_errors() -> Iterator[None]:
+    """Turn what will pass into `UnavailableError`; what is a fault stays what it is."""
+    try:
+        yield
+    except PoolTimeoutError as error:
+        raise UnavailableError("the database is busy") from error
+    except DBAPIError as error:
+        if error.connection_invalidated or _is_passing(error.orig):
+            logger.warning("the database is away or busy", extra={"error": str(error.orig)})
+            raise UnavailableError("the database is away or busy") from error
+        raise
+
+
+def _is_passing(error: BaseException | None) -> bool:
+    if isinstance(error, sqlite3.OperationalError):
+        return error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED")
+    return postgres.is_passing(error)
 
 
 def _sqlite_engines(url: URL, limits: DatabaseLimits) -> tuple[AsyncEngine, AsyncEngine]:

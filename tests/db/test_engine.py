@@ -15,6 +15,7 @@ from sqlalchemy.exc import OperationalError
 
 from meterline.db.engine import Database, DatabaseLimits
 from meterline.db.tables import UtcDateTime, upsert
+from meterline.kernel.errors import UnavailableError
 from portal.store import secrets
 from tests.support.database import database_url, migrated
 
@@ -121,7 +122,7 @@ async def test_waiting_for_another_process_ends(tmp_path: Path, database: Databa
         database.transaction() as conn,
     ):
         await conn.execute(secrets.insert().values(name="a", value="", created_at=EPOCH))
-        with pytest.raises(OperationalError, match="locked"):
+        with pytest.raises(UnavailableError, match="busy"):
             await add(hasty, "b")
     assert await names(database) == ["a"]
 

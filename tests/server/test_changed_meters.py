@@ -45,7 +45,7 @@ async def test_answers_follow_the_meter(tmp_path: Path, changed: MeterSpec, usag
         before = await on.values.value(NS, SUBJECT, "tokens")
         assert before.metered is not None
         assert before.metered.usage == 12
-        assert on.live.look_up(NS, SUBJECT, "tokens", clock()) is not None
+        assert await on.live.look_up(NS, SUBJECT, "tokens", clock()) is not None
         await on.meters.reconcile(NS, [changed])
         for values in (on.plain, on.values):
             after = await values.value(NS, SUBJECT, "tokens")

@@ -14,7 +14,7 @@ from entitlements.limits import EntitlementLimits
 from entitlements.model import EntitlementType
 from entitlements.services.means import Means
 from entitlements.specs import EntitlementSpec, FeatureSpec, GrantSpec, RecurrenceSpec
-from meterline.db.hot import HotReads
+from meterline.db.hot import HotReads, open_hot_reads
 from meterline.db.keys import SqlKeyStore
 from meterline.kernel.meters import Aggregation, MeterSpec
 from meterline.kernel.periods import parse_interval
@@ -36,7 +36,7 @@ async def _left_to_others(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 
 def _client(on: Entitled, path: Path) -> tuple[httpx.AsyncClient, HotReads]:
-    hot = HotReads(f"sqlite:///{path}/state.db")
+    hot = open_hot_reads(f"sqlite:///{path}/state.db")
     usage = MeterUsage(on.meters, on.rig.sink, on.rig.engine)
     means = Means(on.rig.database, usage, on.clock, EntitlementLimits())
     authenticator = Authenticator(SqlKeyStore(on.rig.database))
@@ -91,7 +91,7 @@ async def test_hot_reads_agree_with_the_services(tmp_path: Path) -> None:
                 assert (await client.get(f"{root}/{path}")).status_code == TEAPOT
             on.clock.now += timedelta(days=40)
             assert (await client.get(f"{root}/entitlements/tokens/value")).status_code == TEAPOT
-        hot.close()
+        await hot.close()
 
 
 async def test_a_new_event_changes_a_remembered_answer(tmp_path: Path) -> None:
@@ -106,4 +106,4 @@ async def test_a_new_event_changes_a_remembered_answer(tmp_path: Path) -> None:
             await send(on.rig.log, [event])
             await on.rig.settle()
             assert (await client.get(path)).json()["usage"] == 2.1
-        hot.close()
+        await hot.close()

@@ -17,7 +17,7 @@ from entitlements.services.means import Means
 from entitlements.services.meters import MeterUse
 from entitlements.services.rebuild import LiveUsage
 from entitlements.services.values import ValueService
-from meterline.db.hot import HotReads
+from meterline.db.hot import open_hot_reads
 from meterline.kernel.meters import MeterSpec
 from meterline.server.usage import LiveFollower, MeterUsage
 from tests.support.clock import FixedClock
@@ -62,7 +62,7 @@ async def entitled(
         usage = MeterUsage(service, rig.sink, rig.engine)
         means = Means(rig.database, usage, clock, EntitlementLimits())
         plain = ValueService(means)
-        hot = HotReads(f"sqlite:///{path}/state.db")
+        hot = open_hot_reads(f"sqlite:///{path}/state.db")
         live = LiveEntitlements(rig.database, hot, plain, usage)
         with_live = replace(means, live=live)
         try:
@@ -79,4 +79,4 @@ async def entitled(
                 LiveUsage(rig.database, live, plain, usage, clock),
             )
         finally:
-            hot.close()
+            await hot.close()

@@ -1,0 +1,254 @@
+"""PostgreSQL: how Meterline connects to it. The only file that knows the driver.
+
+Writers run READ COMMITTED and lock what they decide on; readers see one state (REPEATABLE READ)
+and cannot write. A connection that the server has closed is noticed before it is used, so that a
+restart of PostgreSQL costs the transactions that it interrupted and no others.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import asyncpg
+from sqlalchemy import URL, event
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from meterline.db.limits import DatabaseLimits
+from meterline.kernel.errors import UnavailableError
+from meterline.kernel.grouping import Grouping
+
+BACKENDS = ("postgresql", "postgres")
+"""The schemes of URLs that lead here, `postgresql+asyncpg` included."""
+
+_STATEMENTS = 500
+_GRACE_SECONDS = 5.0
+_CANNOT_REACH = "the database cannot be reached"
+
+
+def is_postgres(url: str) -> bool:
+    """Whether a URL leads to PostgreSQL."""
+    return _scheme(url) in BACKENDS
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresEngines:
+    """Pools of connections, which connect when they are used."""
+
+    writer: AsyncEngine
+    reader: AsyncEngine
+    patient: AsyncEngine
+    """Without time limits and without a pool: for migrations, and for locks that are kept."""
+
+
+def engines(url: str, limits: DatabaseLimits) -> PostgresEngines:
+    """The connections to the database at `url`."""
+    dsn = _dsn(url)
+    patient = replace(limits, statement_seconds=0, lock_seconds=0, idle_seconds=0)
+    return PostgresEngines(
+        _engine(dsn, limits, "READ COMMITTED", {}, limits.writers),
+        _engine(
+            dsn,
+            limits,
+            "REPEATABLE READ",
+            {"default_transaction_read_only": "on"},
+            limits.readers,
+        ),
+        _engine(dsn, patient, "READ COMMITTED", {}, 0),
+    )
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].partition("+")[0]
+
+
+def _dsn(url: str) -> str:
+    return f"postgresql://{url.partition('://')[2]}"
+
+
+def _engine(
+    dsn: str, limits: DatabaseLimits, isolation: Any, settings: Mapping[str, str], size: int
+) -> AsyncEngine:
+    async def connect(*_args: object, **_options: object) -> Any:
+        return await _connect(dsn, limits, settings)
+
+    pool: dict[str, Any] = {
+        "pool_size": size,
+        "max_overflow": 0,
+        "pool_timeout": limits.wait_seconds,
+    }
+    engine = create_async_engine(
+        # Where to is the driver's business: it knows every form of PostgreSQL's URLs.
+        URL.create("postgresql+asyncpg"),
+        connect_args={"async_creator_fn": connect, "prepared_statement_cache_size": _STATEMENTS},
+        isolation_level=isolation,
+        **(pool if size else {"poolclass": NullPool}),
+    )
+
+    def on_checkout(dbapi_connection: Any, _record: object, _proxy: object) -> None:
+        if dbapi_connection.driver_connection.is_closed():
+            raise DisconnectionError("the server has closed the connection")
+
+    event.listen(engine.sync_engine, "checkout", on_checkout)
+    return engine
+
+
+async def _connect(dsn: str, limits: DatabaseLimits, settings: Mapping[str, str]) -> Any:
+    try:
+        return await asyncpg.connect(
+            dsn,
+            timeout=limits.connect_seconds,
+            command_timeout=_silence(limits),
+            statement_cache_size=_STATEMENTS,
+            server_settings={
+                "application_name": limits.application_name,
+                "timezone": "UTC",
+                "statement_timeout": _milliseconds(limits.statement_seconds),
+                "lock_timeout": _milliseconds(limits.lock_seconds),
+                "idle_in_transaction_session_timeout": _milliseconds(limits.idle_seconds),
+                **settings,
+            },
+        )
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise UnavailableError(_CANNOT_REACH) from error
+
+
+def _milliseconds(seconds: float) -> str:
+    """As PostgreSQL takes it: 0 is no limit."""
+    return str(max(1, round(seconds * 1000))) if seconds else "0"
+
+
+def _silence(limits: DatabaseLimits) -> float | None:
+    """How long a server may be silent. It ends a slow statement by itself before."""
+    return limits.statement_seconds + _GRACE_SECONDS if limits.statement_seconds else None
+
+
+_Look = tuple[Any, ...]
+_Rows = list[tuple[Any, ...]]
+
+_HOT_SETTINGS = {
+    "default_transaction_read_only": "on",
+    # Every hot read is a look-up in an index; a table without statistics must not change that.
+    "enable_seqscan": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
+_ARRAYS: Mapping[type, str] = {str: "text[]", int: "bigint[]"}
+_MOST_WAITING = 20_000
+_MOST_TOGETHER = 200
+
+
+class PostgresHotReads:
+    """Look-ups by index. Those that wait at the same time and ask the same share one statement.
+
+    Each sees all that was committed before it was asked for.
+    """
+
+    def __init__(self, url: str, limits: DatabaseLimits | None = None) -> None:
+        """Connects at the first use."""
+        self._dsn = _dsn(url)
+        self._limits = limits or DatabaseLimits()
+        self._idle: asyncio.Queue[Any] = asyncio.Queue()
+        for _ in range(self._limits.hot):
+            self._idle.put_nowait(None)
+        self._groups: dict[str, Grouping[_Look, _Rows]] = {}
+        self._closed = False
+
+    async def row(self, statement: str, parameters: Sequence[Any]) -> tuple[Any, ...] | None:
+        """The first row of the answer, None when there is none."""
+        found = await self.rows(statement, parameters)
+        return found[0] if found else None
+
+    async def rows(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        """Every row of the answer. Raises `UnavailableError` when the server does not answer."""
+        group = self._groups.get(statement)
+        if group is None:
+            group = self._groups[statement] = self._group(statement)
+        return await group.submit(tuple(parameters))
+
+    async def close(self) -> None:
+        """Answer what was asked, and release the connections."""
+        self._closed = True
+        for group in self._groups.values():
+            await group.close()
+        for _ in range(self._limits.hot):
+            connection = await self._idle.get()
+            if connection is not None:
+                connection.terminate()
+
+    def _group(self, statement: str) -> Grouping[_Look, _Rows]:
+        async def commit(looks: Sequence[_Look]) -> Sequence[_Rows | Exception]:
+            if len(looks) == 1:
+                single = _numbered(statement)
+                return [[tuple(row) for row in await self._fetch(single, looks[0])]]
+            found: list[_Rows] = [[] for _ in looks]
+            arrays = [list(column) for column in zip(*looks, strict=True)]
+            for row in await self._fetch(_together(statement, looks[0]), arrays):
+                found[row[0] - 1].append(tuple(row)[1:])
+            return found
+
+        return Grouping(
+            commit,
+            name="hot reads",
+            max_items=_MOST_WAITING,
+            max_group_items=_MOST_TOGETHER,
+        )
+
+    async def _fetch(self, statement: str, parameters: Sequence[Any]) -> Sequence[Any]:
+        # A read that found its connection broken may be asked again: it has changed nothing.
+        try:
+            return await self._on_connection(lambda on: on.fetch(statement, *parameters))
+        except ConnectionError:
+            pass
+        try:
+            return await self._on_connection(lambda on: on.fetch(statement, *parameters))
+        except ConnectionError as error:
+            raise UnavailableError(_CANNOT_REACH) from error
+
+    async def _on_connection(self, use: Callable[[Any], Awaitable[Sequence[Any]]]) -> Sequence[Any]:
+        connection = await self._idle.get()
+        try:
+            if connection is None or connection.is_closed():
+                connection = None
+                connection = await _connect(self._dsn, self._limits, _HOT_SETTINGS)
+            return await use(connection)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            if connection is not None:
+                connection.terminate()
+                connection = None
+            raise ConnectionError(str(error)) from error
+        finally:
+            self._idle.put_nowait(connection)
+
+
+def _numbered(statement: str) -> str:
+    """The statement with `$1`, `$2`… where it has `?`."""
+    first, *rest = statement.split("?")
+    return first + "".join(f"${place}{part}" for place, part in enumerate(rest, 1))
+
+
+def _together(statement: str, example: Sequence[Any]) -> str:
+    """One statement for many look-ups: their parameters as arrays, and a row's number in front."""
+    first, *rest = statement.split("?")
+    inner = first + "".join(f"asked.p{place}{part}" for place, part in enumerate(rest, 1))
+    arrays = [f"${place}::{_ARRAYS[type(one)]}" for place, one in enumerate(example, 1)]
+    names = [f"p{place}" for place in range(1, len(arrays) + 1)]
+    return (
+        f"SELECT asked.place, found.* FROM unnest({', '.join(arrays)})"
+        f" WITH ORDINALITY AS asked({', '.join(names)}, place)"
+        f" CROSS JOIN LATERAL ({inner}) AS found"
+    )
+
+
+_RETRY_STATES = frozenset({"40001", "40P01", "55P03", "57014", "25P03", "25P04"})
+"""Serialization failure, deadlock, lock or statement timeout, a transaction that idled."""
+_AWAY_CLASSES = ("08", "53", "57P", "58")
+"""Connection, resources, shutdown, the server's own files."""
+
+
+def is_passing(error: BaseException | None) -> bool:
+    """Whether the driver's error will pass: the server is away or busy, or two got in a tangle."""
+    state = getattr(error, "sqlstate", None) or ""
+    return state in _RETRY_STATES or state.startswith(_AWAY_CLASSES)
