@@ -9,6 +9,8 @@ from pydantic import Field, SecretStr, field_validator
 
 from meterline.server.sections import Positive, Seconds, Section
 
+_SCHEMES = ("postgresql://", "postgres://", "sqlite:///")
+
 
 class EventLogSettings(Section):
     """The event log, which holds what is acknowledged and not yet stored."""
@@ -45,19 +47,32 @@ class DatabaseSettings(Section):
         " data folder.",
     )
     readers: int = Field(
-        4, ge=1, le=256, description="Connections of one process, beside those of quick look-ups."
+        4, ge=1, le=256, description="Transactions that read at the same time, in one process."
     )
     wait_seconds: Seconds = Field(
-        30.0, description="How long a request waits for a connection or for a lock."
+        30.0, description="How long a request waits for a connection, or for SQLite's lock."
+    )
+    writers: int = Field(
+        8,
+        ge=1,
+        le=256,
+        description="Transactions that write at the same time. PostgreSQL only,"
+        " as all that follow; SQLite has one.",
+    )
+    hot: int = Field(2, ge=1, le=64, description="Connections for quick look-ups.")
+    connect_seconds: Seconds = Field(10.0, description="How long making a connection may take.")
+    statement_seconds: Seconds = Field(30.0, description="How long one statement may take.")
+    lock_seconds: Seconds = Field(
+        10.0, description="How long a statement waits for another transaction's lock."
+    )
+    idle_seconds: Seconds = Field(
+        60.0, description="How long a transaction may do nothing before the server ends it."
     )
 
     @field_validator("url")
     @classmethod
     def _known(cls, url: SecretStr | None) -> SecretStr | None:
-        if url is not None and url.get_secret_value().partition(":")[0] not in (
-            "sqlite",
-            "postgresql",
-        ):
+        if url is not None and not url.get_secret_value().startswith(_SCHEMES):
             raise ValueError("begins with postgresql:// (or sqlite:////, and a path)")
         return url
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from aggregator.stores.clickhouse import ChdbEngine
 from aggregator.stores.engine import Engine
 from meterline.db.engine import Database, DatabaseLimits
+from meterline.db.postgres import PostgresOptions
 from meterline.eventlog.port import LogReader, LogWriter
 from meterline.eventlog.sqlite import SqliteLog, SqliteLogOptions
 from meterline.server.settings import Settings
@@ -142,7 +143,12 @@ async def opened_database(settings: Settings) -> AsyncIterator[Database]:
 
 def database_of(settings: Settings) -> Database:
     """The relational database, as it is. Connects at the first use; `close` it."""
-    limits = DatabaseLimits(
-        readers=settings.database.readers, wait_seconds=settings.database.wait_seconds
-    )
-    return Database.open(database_url(settings), limits)
+    given = settings.database
+    limits = DatabaseLimits(readers=given.readers, wait_seconds=given.wait_seconds)
+    return Database.open(database_url(settings), limits, postgres_options(settings))
+
+
+def postgres_options(settings: Settings) -> PostgresOptions:
+    """How connections to PostgreSQL are made; each names the role of its process."""
+    given = settings.database.model_dump(exclude={"url"})
+    return PostgresOptions(**given, application_name=f"meterline {settings.server.role}")
