@@ -18,7 +18,7 @@ from meterline.db.hot import HotReads, open_hot_reads
 from meterline.kernel.clock import Clock
 from meterline.server.entitled import EntitlementServices
 from meterline.server.settings import Settings
-from meterline.server.stores import database_url, postgres_options
+from meterline.server.stores import database_limits, database_url
 from meterline.server.usage import MeterUsage
 from meterline.web.asgi import ASGIApp
 from meterline.web.auth import Authenticator
@@ -51,7 +51,7 @@ async def running_balances(
     """The services of entitlements; live rows are kept warm until the block ends."""
     limits = EntitlementLimits(**settings.entitlements.model_dump())
     means = Means(database, usage, clock, limits)
-    hot = open_hot_reads(database_url(settings), postgres_options(settings))
+    hot = open_hot_reads(database_url(settings), database_limits(settings))
     try:
         plain = ValueService(means)
         live = LiveEntitlements(database, hot, plain, usage)

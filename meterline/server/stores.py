@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from aggregator.stores.clickhouse import ChdbEngine
+from aggregator.stores.clickhouse import ClickHouseEngine
 from aggregator.stores.engine import Engine
-from meterline.db.engine import Database, DatabaseLimits
-from meterline.db.postgres import PostgresOptions
+from meterline.db.engine import Database
+from meterline.db.limits import DatabaseLimits
 from meterline.eventlog.port import LogReader, LogWriter
 from meterline.eventlog.sqlite import SqliteLog, SqliteLogOptions
 from meterline.server.settings import Settings
@@ -113,14 +113,14 @@ async def opened_engines(settings: Settings) -> AsyncIterator[Engines]:
     path = DataDir(settings.server.data_dir).engine
     query = settings.query
     queries = await asyncio.to_thread(
-        ChdbEngine,
+        ClickHouseEngine,
         path,
         handles=query.concurrency,
         query_timeout_seconds=query.timeout_seconds,
         query_memory_bytes=query.memory_bytes,
     )
     try:
-        sink = await asyncio.to_thread(ChdbEngine, path, handles=_SINK_HANDLES)
+        sink = await asyncio.to_thread(ClickHouseEngine, path, handles=_SINK_HANDLES)
         try:
             yield Engines(queries, sink)
         finally:
@@ -143,12 +143,10 @@ async def opened_database(settings: Settings) -> AsyncIterator[Database]:
 
 def database_of(settings: Settings) -> Database:
     """The relational database, as it is. Connects at the first use; `close` it."""
-    given = settings.database
-    limits = DatabaseLimits(readers=given.readers, wait_seconds=given.wait_seconds)
-    return Database.open(database_url(settings), limits, postgres_options(settings))
+    return Database.open(database_url(settings), database_limits(settings))
 
 
-def postgres_options(settings: Settings) -> PostgresOptions:
-    """How connections to PostgreSQL are made; each names the role of its process."""
+def database_limits(settings: Settings) -> DatabaseLimits:
+    """How this process uses the database; its connections name its role."""
     given = settings.database.model_dump(exclude={"url"})
-    return PostgresOptions(**given, application_name=f"meterline {settings.server.role}")
+    return DatabaseLimits(**given, application_name=f"meterline {settings.server.role}")
