@@ -38,6 +38,47 @@ class StoreSettings(Section):
     )
 
 
+class ClickHouseSettings(Section):
+    """The ClickHouse server, or cluster, of `store.kind: clickhouse`."""
+
+    url: str = Field(
+        "http://localhost:8123",
+        pattern=r"^https?://[^/@?#]+/?$",
+        description="`http://host:8123` or `https://host:8443`. Always one and the same server of"
+        " a cluster: its memory holds the sink's scratch tables.",
+    )
+    database: str = Field("default", description="Name of the database; it must exist.")
+    user: str = Field("default", description="User name.")
+    password: SecretStr = Field(SecretStr(""), description="The user's password.")
+    verify: bool = Field(True, description="With https: only a certificate that is trusted.")
+    ca_file: str | None = Field(None, description="File of certificates that are trusted.")
+    client_certificate: str | None = Field(None, description="File of our certificate.")
+    client_key: str | None = Field(None, description="File of its key.")
+    connect_timeout_seconds: Positive = Field(5, description="How long connecting may take.")
+    statement_timeout_seconds: Positive = Field(
+        120, description="How long a statement that writes may run."
+    )
+    compress: bool = Field(False, description="Compress answers on their way.")
+    insert_quorum: int = Field(
+        0, ge=0, description="Replicas that must have an insert before it counts as done; 0: any."
+    )
+    cluster: str | None = Field(
+        None, description="Name of the cluster in the servers' configuration; none: one server."
+    )
+    sharded: bool = Field(False, description="Whether the cluster has more than one shard.")
+    replica_path: str = Field(
+        "/clickhouse/tables/{shard}/{database}/{table}",
+        description="Where the replicas of a table meet in Keeper.",
+    )
+    replica_name: str = Field("{replica}", description="What tells replicas apart.")
+    deduplication_window: Positive = Field(
+        10_000, description="Inserts that a table remembers, so that none counts twice."
+    )
+    deduplication_window_seconds: Positive = Field(
+        604_800, description="How long replicated tables remember them."
+    )
+
+
 class DatabaseSettings(Section):
     """The relational database: meters, entitlements, keys, and how far the sinks are."""
 

@@ -21,7 +21,12 @@ from pydantic_settings import (
 )
 
 from meterline.kernel.errors import FieldError, ValidationError
-from meterline.server.backends import DatabaseSettings, EventLogSettings, StoreSettings
+from meterline.server.backends import (
+    ClickHouseSettings,
+    DatabaseSettings,
+    EventLogSettings,
+    StoreSettings,
+)
 from meterline.server.declared import DeclaredMeter
 from meterline.server.sections import (
     AuthSettings,
@@ -59,6 +64,7 @@ class Settings(BaseSettings):
     ingest: IngestSettings = IngestSettings()
     eventlog: EventLogSettings = EventLogSettings()
     store: StoreSettings = StoreSettings()
+    clickhouse: ClickHouseSettings = ClickHouseSettings()
     database: DatabaseSettings = DatabaseSettings()
     sink: SinkSettings = SinkSettings()
     auth: AuthSettings = AuthSettings()

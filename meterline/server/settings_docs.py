@@ -86,6 +86,8 @@ def _default(field: FieldInfo) -> str:
     value = field.default
     if value is None or value is PydanticUndefined:
         return ""
+    if isinstance(value, SecretStr):
+        return ""
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
     if isinstance(value, tuple):
