@@ -3,6 +3,7 @@
 MeterlineError
 ├── ValidationError        400  input that can never succeed; `errors` says what and where
 ├── UnauthorizedError      401
+├── UsageLimitError        402  an allowance does not suffice
 ├── ForbiddenError         403
 ├── NotFoundError          404
 ├── ConflictError          409
@@ -59,6 +60,13 @@ class UnauthorizedError(MeterlineError):
 
     status = 401
     title = "Unauthorized"
+
+
+class UsageLimitError(MeterlineError):
+    """An allowance does not suffice. Its extensions have `limitType`, `limit` and `current`."""
+
+    status = 402
+    title = "Payment Required"
 
 
 class ForbiddenError(MeterlineError):

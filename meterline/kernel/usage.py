@@ -4,6 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 
+HOLD_SOURCE = "meterline:holds"
+"""The `source` of the events that confirmed holds become; their `id` is the hold's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Usage:
