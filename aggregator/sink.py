@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from importlib import resources
 
 import numpy as np
 import structlog
@@ -15,6 +14,7 @@ from aggregator.metrics import SinkMetrics
 from aggregator.registry import SeriesRegistry
 from aggregator.stores import state
 from aggregator.stores.engine import Engine
+from aggregator.stores.migrations import migrate
 from aggregator.worker import PartitionSink, PartitionStatus, SinkOptions, Step, no_step
 from meterline.db.engine import Database
 from meterline.eventlog.port import EventLog
@@ -151,13 +151,3 @@ class Sink:
             )
             await asyncio.to_thread(self.seen.add, np.frombuffer(raw, dtype="<u8"))
         self.seen.complete = True
-
-
-async def migrate(engine: Engine) -> None:
-    """Apply the numbered schema files; each statement can be applied again."""
-    folder = resources.files("aggregator.stores") / "schema"
-    for file in sorted(folder.iterdir(), key=lambda one: one.name):
-        if file.name.endswith(".sql"):
-            for statement in file.read_text().split(";\n"):
-                if statement.strip():
-                    await engine.execute(statement)

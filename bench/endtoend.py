@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from aggregator.sink import migrate
-from aggregator.stores.chdb import ChdbEngine
+from aggregator.stores.clickhouse import ClickHouseEngine
+from aggregator.stores.migrations import migrate
 from bench.serving import Server, folder_bytes, serving
 from bench.traffic import batches, events, post_all
 
@@ -74,7 +74,7 @@ def engine_alone(folder: Path, bodies: Sequence[bytes]) -> float:
     }
 
     async def run() -> float:
-        engine = ChdbEngine(folder)
+        engine = ClickHouseEngine(folder)
         try:
             await migrate(engine)
             begin = time.perf_counter()

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import httpx
 
-from aggregator.sink import migrate
 from aggregator.stores import state
-from aggregator.stores.chdb import ChdbEngine
+from aggregator.stores.clickhouse import ClickHouseEngine
+from aggregator.stores.migrations import migrate
 from aggregator.stores.state import Plan
 from bench.serving import serving
 from meterline.db.engine import Database
@@ -52,7 +52,7 @@ async def fill(folder: Path, start: int, count: int) -> None:
     """Write events number `start` to `start + count` into the store of a data folder."""
     database = Database.open(f"sqlite:///{folder / 'meterline.db'}")
     await database.migrate()
-    engine = ChdbEngine(folder / "clickhouse", query_timeout_seconds=600)
+    engine = ClickHouseEngine(folder / "clickhouse", query_timeout_seconds=600)
     try:
         await migrate(engine)
         for first in range(start, start + count, _CHUNK):
@@ -68,7 +68,7 @@ async def fill(folder: Path, start: int, count: int) -> None:
 
 async def parse_raw(folder: Path) -> float:
     """Median milliseconds of the query that parses every event's JSON."""
-    engine = ChdbEngine(folder / "clickhouse", query_timeout_seconds=600)
+    engine = ClickHouseEngine(folder / "clickhouse", query_timeout_seconds=600)
     try:
         marks = []
         for _ in range(3):

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from aggregator.stores.layout import Layout
+
 Params = Mapping[str, Any]
 Settings = Mapping[str, str | int]
 
@@ -14,6 +16,11 @@ class Engine(Protocol):
     fault); neither shows the engine's text to a caller.
     """
 
+    @property
+    def layout(self) -> Layout:
+        """What statements must call the tables that they change."""
+        ...
+
     async def query(self, sql: str, params: Params | None = None) -> list[tuple[Any, ...]]:
         """Rows of a read. Decimals are `Decimal`, instants are aware UTC datetimes."""
         ...
@@ -23,9 +30,17 @@ class Engine(Protocol):
         ...
 
     async def execute(
-        self, sql: str, params: Params | None = None, settings: Settings | None = None
-    ) -> int:
-        """Run a statement; returns the rows it wrote, where the engine says."""
+        self,
+        sql: str,
+        params: Params | None = None,
+        settings: Settings | None = None,
+        query_id: str | None = None,
+    ) -> None:
+        """Run a statement. With a `query_id`, `kill` can end it from elsewhere.
+
+        It is sent once: after an `UnavailableError` it may have been done, may not, or may still
+        be under way, but for longer than the options allow a statement.
+        """
         ...
 
     async def load(
@@ -36,7 +51,18 @@ class Engine(Protocol):
         body: bytes,
         settings: Settings | None = None,
     ) -> None:
-        """Insert bytes in one of the engine's formats."""
+        """Insert bytes in one of the engine's formats; sent once, as with `execute`."""
+        ...
+
+    async def kill(self, prefix: str) -> None:
+        """End the statements whose `query_id` starts so, and wait until they have ended.
+
+        An engine in this process has no others but its own, and does nothing.
+        """
+        ...
+
+    async def prepare(self) -> None:
+        """Make the database that the tables live in, if it is not there."""
         ...
 
     async def close(self) -> None:

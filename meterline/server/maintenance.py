@@ -14,8 +14,8 @@ from time import perf_counter
 from typing import Literal
 
 from aggregator.checkup import check_store
-from aggregator.sink import migrate as migrate_engine
 from aggregator.stores import state
+from aggregator.stores.migrations import migrate as migrate_engine
 from entitlements.services.rebuild import Compared
 from meterline.db.keys import SqlKeyStore
 from meterline.eventlog.sqlite import SqliteLog

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.stores.chdb import ChdbEngine
+from aggregator.stores.clickhouse import ClickHouseEngine
 from aggregator.stores.engine import EngineError
 from aggregator.worker import STEPS, SinkOptions
 from meterline.eventlog.sqlite import SqliteLog
@@ -88,7 +88,7 @@ async def test_a_redo_does_not_mind_its_own_keys(
     assert (_drained(tmp_path, *guard) == _expected(100)) is right
 
 
-class Flaky(ChdbEngine):
+class Flaky(ClickHouseEngine):
     """Fails each insert once, before or after it was done, chosen by a seeded coin."""
 
     def __init__(self, path: Path) -> None:
@@ -96,25 +96,26 @@ class Flaky(ChdbEngine):
         self.chance = random.Random(SEED)
         self.failures = 0
 
-    async def execute(self, sql: str, params: Any = None, settings: Any = None) -> int:
+    async def execute(
+        self, sql: str, params: Any = None, settings: Any = None, query_id: str | None = None
+    ) -> None:
         fault = self.chance.choice(["before", "after", *["none"] * 18])
         if not sql.lstrip().startswith("INSERT INTO") or self.failures >= 60:
             fault = "none"
         if fault == "before":
             self.failures += 1
             raise EngineError(243, "no space left (injected)")
-        written = await super().execute(sql, params, settings)
+        await super().execute(sql, params, settings, query_id)
         if fault == "after":
             self.failures += 1
             raise EngineError(209, "answer lost (injected)")
-        return written
 
 
 async def test_failed_writes_are_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     print(f"seed {SEED}")
-    monkeypatch.setattr("tests.support.usage.ChdbEngine", Flaky)
+    monkeypatch.setattr("tests.support.usage.ClickHouseEngine", Flaky)
     options = SinkOptions(max_plan_events=20, linger_seconds=0.0, retry_seconds=0.01)
     async with running_sink(tmp_path, METERS, options=options) as rig:
         for batch in range(10):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aggregator.staging import Staged, Staging
-from aggregator.stores.chdb import ChdbEngine
+from aggregator.stores.clickhouse import ClickHouseEngine
 from aggregator.worker import SinkOptions
 from meterline.eventlog.sqlite import SqliteLog
 from meterline.kernel.meters import Aggregation
@@ -29,15 +29,19 @@ METERS = [
 
 
 def _forget_tokens() -> None:
-    execute = ChdbEngine.execute
+    execute = ClickHouseEngine.execute
 
     async def without_token(
-        self: ChdbEngine, sql: str, params: Any = None, settings: Any = None
-    ) -> int:
+        self: ClickHouseEngine,
+        sql: str,
+        params: Any = None,
+        settings: Any = None,
+        query_id: str | None = None,
+    ) -> None:
         kept = {k: v for k, v in (settings or {}).items() if k != "insert_deduplication_token"}
-        return await execute(self, sql, params, {**kept, "insert_deduplicate": 0})
+        await execute(self, sql, params, {**kept, "insert_deduplicate": 0}, query_id)
 
-    ChdbEngine.execute = without_token  # type: ignore[method-assign]
+    ClickHouseEngine.execute = without_token  # type: ignore[method-assign]
 
 
 def _see_own_keys() -> None:
@@ -50,16 +54,20 @@ def _see_own_keys() -> None:
 
 
 def _write_keys_alone() -> None:
-    execute = ChdbEngine.execute
+    execute = ClickHouseEngine.execute
 
     async def keys_only(
-        self: ChdbEngine, sql: str, params: Any = None, settings: Any = None
-    ) -> int:
+        self: ClickHouseEngine,
+        sql: str,
+        params: Any = None,
+        settings: Any = None,
+        query_id: str | None = None,
+    ) -> None:
         if sql.lstrip().startswith(("INSERT INTO events", "INSERT INTO points")):
             await asyncio.Event().wait()
-        return await execute(self, sql, params, settings)
+        await execute(self, sql, params, settings, query_id)
 
-    ChdbEngine.execute = keys_only  # type: ignore[method-assign]
+    ClickHouseEngine.execute = keys_only  # type: ignore[method-assign]
 
 
 GUARDS = {"tokens": _forget_tokens, "own-keys": _see_own_keys, "others": _write_keys_alone}

@@ -15,7 +15,7 @@ from sqlalchemy import select
 from aggregator.following import Follower
 from aggregator.metrics import SinkMetrics
 from aggregator.sink import Sink
-from aggregator.stores.chdb import ChdbEngine
+from aggregator.stores.clickhouse import ClickHouseEngine
 from aggregator.stores.state import dead_letters
 from aggregator.worker import SinkOptions, Step, no_step
 from meterline.db.engine import Database
@@ -98,7 +98,7 @@ class Rig:
     """A running sink on a real engine and database."""
 
     log: EventLog
-    engine: ChdbEngine
+    engine: ClickHouseEngine
     database: Database
     sink: Sink
 
@@ -145,7 +145,7 @@ async def running_sink(
     """A sink over `path`, stopped and closed at the end."""
     database = Database.open(f"sqlite:///{path}/state.db")
     await database.migrate()
-    engine = ChdbEngine(path / "store")
+    engine = ClickHouseEngine(path / "store")
     event_log = log or MemoryLog()
     sink = Sink(
         event_log,
