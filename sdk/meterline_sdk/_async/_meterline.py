@@ -1,0 +1,151 @@
+"""The client."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import httpx2
+
+from meterline_sdk import _json
+from meterline_sdk._async._client import AsyncTransport
+from meterline_sdk._async.resources.entitlements import AsyncEntitlements, AsyncFeatures
+from meterline_sdk._async.resources.events import AsyncEvents
+from meterline_sdk._async.resources.meters import AsyncMeters
+from meterline_sdk._async.resources.subjects import AsyncPortal, AsyncSubjects
+from meterline_sdk._events import event
+from meterline_sdk._json import body
+from meterline_sdk._request import Request, RetryPolicy
+from meterline_sdk.buffer import EventBuffer, buffer_to
+from meterline_sdk.errors import (
+    BannedError,
+    ConnectionFailedError,
+    ForbiddenError,
+    RateLimitError,
+    ServerError,
+    UsageLimitError,
+)
+from meterline_sdk.models import Decision, Value
+
+OnOutage = Literal["raise", "allow", "deny"]
+
+
+class AsyncMeterline:
+    """A Meterline server.
+
+    `base_url` and `api_key` come from METERLINE_URL and METERLINE_API_KEY if not given.
+    `on_outage` says what `check` and `has_access` answer when nobody can be asked: `raise`
+    (`ConnectionFailedError` or `ServerError`), `allow` (fail open) or `deny` (fail closed).
+    `buffer` holds keyword arguments of `EventBuffer`, which `track_event` fills.
+    """
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float = 10.0,
+        retries: RetryPolicy | None = None,
+        on_outage: OnOutage = "raise",
+        buffer: Mapping[str, Any] | None = None,
+        http_client: httpx2.AsyncClient | None = None,
+    ) -> None:
+        self.transport = AsyncTransport(
+            base_url,
+            api_key,
+            timeout_seconds=timeout_seconds,
+            retries=retries,
+            http_client=http_client,
+        )
+        self._on_outage = on_outage
+        self._buffer_options = dict(buffer or {})
+        self._buffer: EventBuffer | None = None
+        self._api_key = api_key
+        self.events = AsyncEvents(self.transport)
+        self.meters = AsyncMeters(self.transport)
+        self.subjects = AsyncSubjects(self.transport)
+        self.portal = AsyncPortal(self.transport)
+        self.features = AsyncFeatures(self.transport)
+        self.entitlements = AsyncEntitlements(self.transport)
+
+    @property
+    def buffer(self) -> EventBuffer:
+        """What `track_event` fills: flush it, or look at its length."""
+        if self._buffer is None:
+            self._buffer = buffer_to(self.transport.base_url, self._api_key, **self._buffer_options)
+        return self._buffer
+
+    def track_event(
+        self,
+        type: str,
+        subject: str,
+        data: Mapping[str, Any] | None = None,
+        *,
+        id: str | None = None,
+        source: str = "meterline-sdk",
+        time: datetime | None = None,
+    ) -> bool:
+        """Send an event in the background; returns at once. False when the buffer is full."""
+        return self.buffer.put(event(type, subject, data, id=id, source=source, time=time))
+
+    async def check(
+        self,
+        subject: str,
+        *,
+        model: str | None = None,
+        feature: str | None = None,
+        tokens: int | None = None,
+        cost_usd: Decimal | None = None,
+        credits: Decimal | int | None = None,
+        **more: Any,
+    ) -> Decision:
+        """May the subject do this now? All its limits hold at once; a refusal is an answer.
+
+        `tokens`, `cost_usd` and `credits` are what it will use, as well as you know.
+        """
+        estimate = body(tokens=tokens, cost_usd=cost_usd, credits=credits)
+        asked = body(
+            subject=subject, model=model, feature=feature, estimate=estimate or None, **more
+        )
+        headers = {"content-type": "application/json"}
+        request = Request("POST", "/api/v1/check", {}, _json.dumps(asked), headers, decides=True)
+        try:
+            return _json.read(Decision, await self.transport.send(request))
+        except (UsageLimitError, RateLimitError) as error:
+            return replace(_json.read(Decision, {**error.body, "allowed": False}), allowed=False)
+        except (BannedError, ForbiddenError) as error:
+            if "limitType" not in error.body:
+                raise
+            return _json.read(Decision, {**error.body, "allowed": False})
+        except (ConnectionFailedError, ServerError):
+            if self._on_outage == "raise":
+                raise
+            return Decision(allowed=self._on_outage == "allow", degraded=True)
+
+    async def has_access(self, subject: str, feature_key: str) -> Value:
+        """Whether the subject may use a feature now."""
+        try:
+            return await self.entitlements.value(subject, feature_key)
+        except (ConnectionFailedError, ServerError):
+            if self._on_outage == "raise":
+                raise
+            return Value(has_access=self._on_outage == "allow", degraded=True)
+
+    async def close(self) -> None:
+        """Send what waits in the buffer, and close the connections."""
+        if self._buffer is not None:
+            self._buffer.close()
+        await self.transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()

@@ -1,0 +1,106 @@
+# Written by sdk/unasync.py from _async/_client.py: change that file.
+"""The connection to a server: keys, time-outs, retries, errors."""
+
+import os
+import random
+import time
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from meterline_sdk import _json
+from meterline_sdk._request import Request, RetryPolicy, wait_before_retry
+from meterline_sdk.errors import ConnectionFailedError, api_error
+from meterline_sdk.version import __version__
+
+DEFAULT_URL = "http://127.0.0.1:8888"
+
+
+class Transport:
+    """Sends requests to one server, over connections that are kept open."""
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        timeout_seconds: float = 10.0,
+        retries: RetryPolicy | None = None,
+        http_client: httpx2.Client | None = None,
+    ) -> None:
+        self.base_url = (base_url or os.environ.get("METERLINE_URL") or DEFAULT_URL).rstrip("/")
+        key = api_key or os.environ.get("METERLINE_API_KEY")
+        self._headers = {"user-agent": f"meterline-sdk/{__version__}", "accept": "application/json"}
+        if key:
+            self._headers["authorization"] = f"Bearer {key}"
+        self._retries = retries or RetryPolicy()
+        self._timeout = timeout_seconds
+        self._owned = http_client is None
+        self._http = http_client or httpx2.Client(timeout=timeout_seconds)
+
+    def send(self, request: Request, *, timeout_seconds: float | None = None) -> Any:
+        """The JSON of the answer, None when it has none.
+
+        Raises `APIError`s for refusals and `ConnectionFailedError` when no answer came.
+        """
+        content, _ = self.send_raw(request, timeout_seconds=timeout_seconds)
+        return _json.loads(content) if content else None
+
+    def send_raw(
+        self, request: Request, *, timeout_seconds: float | None = None
+    ) -> tuple[bytes, "httpx2.Headers"]:
+        """The bytes of the answer, and its headers."""
+        tries = 0
+        while True:
+            status = retry_after = None
+            try:
+                answer = self._http.request(
+                    request.method,
+                    self.base_url + request.path,
+                    params=dict(request.query),
+                    content=request.content,
+                    headers={**self._headers, **request.headers},
+                    timeout=timeout_seconds or self._timeout,
+                )
+            except httpx2.TransportError as error:
+                why = str(error) or type(error).__name__
+                failure: Exception = ConnectionFailedError(
+                    f"{request.method} {self.base_url}{request.path}: {why}"
+                )
+                failure.__cause__ = error
+            else:
+                if answer.is_success:
+                    return answer.content, answer.headers
+                status, retry_after = answer.status_code, answer.headers.get("retry-after")
+                failure = api_error(status, _problem(answer.content), dict(answer.headers))
+            wait = wait_before_retry(
+                self._retries, request, tries, status, retry_after, random.random()
+            )
+            if wait is None:
+                raise failure
+            tries += 1
+            time.sleep(wait)
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._owned:
+            self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _problem(content: bytes) -> Any:
+    try:
+        return _json.loads(content)
+    except ValueError:
+        return None

@@ -1,0 +1,54 @@
+# Written by sdk/unasync.py from _async/resources/events.py: change that file.
+"""Sending events, and seeing what was stored."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from meterline_sdk import _json
+from meterline_sdk._request import Request
+from meterline_sdk._sync._resource import Resource
+from meterline_sdk.models import StoredEvent
+
+BATCH = "application/cloudevents-batch+json"
+
+
+class Events(Resource):
+    """`/api/v1/events`."""
+
+    def ingest(self, events: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
+        """Send events (see `meterline_sdk.event`); they are durable when this returns.
+
+        All are accepted or none. Sending the same again changes nothing, so retries are safe.
+        """
+        batch = [events] if isinstance(events, Mapping) else list(events)
+        if batch:
+            content = _json.dumps(batch)
+            request = Request("POST", "/api/v1/events", {}, content, {"content-type": BATCH})
+            self._transport.send(request)
+
+    def list(
+        self,
+        *,
+        from_: datetime | None = None,
+        to: datetime | None = None,
+        subject: str | None = None,
+        type: str | None = None,
+        source: str | None = None,
+        id: str | None = None,
+        has_error: bool | None = None,
+        limit: int | None = None,
+    ) -> Sequence[StoredEvent]:
+        """Stored events, newest first."""
+        found = self._get(
+            "/api/v1/events",
+            from_=from_,
+            to=to,
+            subject=subject,
+            type=type,
+            source=source,
+            id=id,
+            has_error=has_error,
+            limit=limit,
+        )
+        return [_json.read(StoredEvent, one) for one in found]

@@ -1,0 +1,166 @@
+"""Everything that this package raises.
+
+MeterlineError
+├── ConnectionFailedError          no answer: refused, cut off, or too late
+├── BufferFullError                the event buffer has no room
+└── APIError                       an answer that says no: status, title, detail, type
+    ├── ValidationError      400
+    ├── UnauthorizedError    401
+    ├── UsageLimitError      402   current, limit, limit_type
+    ├── ForbiddenError       403
+    │   └── BannedError            the subject is banned: reason
+    ├── NotFoundError        404
+    ├── ConflictError        409
+    ├── RateLimitError       429   retry_after, current, limit, limit_type
+    └── ServerError          5xx
+"""
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any
+
+
+class MeterlineError(Exception):
+    """The base of all errors."""
+
+
+class ConnectionFailedError(MeterlineError):
+    """The server could not be reached, or did not answer in time; the request may have arrived."""
+
+
+class BufferFullError(MeterlineError):
+    """Too many events wait to be sent, and the policy says to raise."""
+
+
+class APIError(MeterlineError):
+    """The server refused: RFC 9457 problem details.
+
+    `body` is the whole problem, with its members beyond the standard ones.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        title: str,
+        detail: str,
+        type: str,
+        body: Mapping[str, Any],
+        headers: Mapping[str, str],
+    ) -> None:
+        super().__init__(f"{status} {title}: {detail}" if detail else f"{status} {title}")
+        self.status = status
+        self.title = title
+        self.detail = detail
+        self.type = type
+        self.body = body
+        self.headers = headers
+
+
+class ValidationError(APIError):
+    """The request is wrong, and will stay wrong. `faults` lists where, and why."""
+
+    @property
+    def faults(self) -> list[Mapping[str, Any]]:
+        """Every fault that the server found: `where` and `reason`."""
+        extensions = self.body.get("extensions")
+        found = extensions.get("validationErrors") if isinstance(extensions, Mapping) else None
+        return list(found or ())
+
+
+class UnauthorizedError(APIError):
+    """No key, or none that is valid."""
+
+
+class _LimitError(APIError):
+    @property
+    def limit_type(self) -> str | None:
+        """Which limit bit."""
+        value = self.body.get("limitType")
+        return None if value is None else str(value)
+
+    @property
+    def current(self) -> Decimal | None:
+        """What is used."""
+        return _decimal(self.body.get("current"))
+
+    @property
+    def limit(self) -> Decimal | None:
+        """What may be used."""
+        return _decimal(self.body.get("limit"))
+
+
+class UsageLimitError(_LimitError):
+    """A usage limit, a credit or an entitlement is used up."""
+
+
+class ForbiddenError(APIError):
+    """The key, or the subject, may not do this."""
+
+
+class BannedError(ForbiddenError):
+    """The subject is banned."""
+
+    @property
+    def reason(self) -> str | None:
+        """Why."""
+        value = self.body.get("reason")
+        return None if value is None else str(value)
+
+
+class NotFoundError(APIError):
+    """It is not there, in this namespace."""
+
+
+class ConflictError(APIError):
+    """It exists already, or an idempotency key came back with another request."""
+
+
+class RateLimitError(_LimitError):
+    """Too much in too little time. `retry_after` says how many seconds to wait."""
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds until it may work."""
+        value = self.body.get("retryAfter", self.headers.get("retry-after"))
+        try:
+            return None if value is None else float(value)
+        except (TypeError, ValueError):
+            return None
+
+
+class ServerError(APIError):
+    """The server failed, or cannot answer now."""
+
+
+_BY_STATUS: dict[int, type[APIError]] = {
+    400: ValidationError,
+    401: UnauthorizedError,
+    402: UsageLimitError,
+    403: ForbiddenError,
+    404: NotFoundError,
+    409: ConflictError,
+    429: RateLimitError,
+}
+
+
+def api_error(status: int, body: Any, headers: Mapping[str, str]) -> APIError:
+    """The error of an answer whose JSON is `body` (anything, when it was no problem+json)."""
+    problem: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
+    kind = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
+    if kind is ForbiddenError and problem.get("limitType") == "banned":
+        kind = BannedError
+    return kind(
+        status,
+        str(problem.get("title", "") or f"HTTP {status}"),
+        str(problem.get("detail", "")),
+        str(problem.get("type", "about:blank")),
+        problem,
+        {name.lower(): value for name, value in headers.items()},
+    )
+
+
+def _decimal(value: Any) -> Decimal | None:
+    try:
+        return None if value is None else Decimal(str(value))
+    except InvalidOperation:
+        return None
