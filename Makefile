@@ -20,8 +20,9 @@ help: ## Show this list
 	@touch $@
 
 # What tests and checks need on top.
-.venv/.dev: .venv/.run requirements/dev.txt
+.venv/.dev: .venv/.run requirements/dev.txt sdk/pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e sdk
 	@touch $@
 
 setup: .venv/.dev ## Build .venv with the server and the developer's tools
@@ -39,6 +40,7 @@ lint: .venv/.dev ## Format, lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python sdk/unasync.py --check
 
 bench: .venv/.dev ## Measure this machine, and print tables
 	$(BIN)/python -m bench.ingest
@@ -53,6 +55,7 @@ demo: .venv/.run ## Start a server on example data in a temporary folder and sho
 fmt: .venv/.dev ## Format and fix what can be fixed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/python sdk/unasync.py
 
 docs: .venv/.dev ## Write the configuration reference anew
 	$(BIN)/python -m meterline.server.settings_docs
