@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 from urllib.parse import urlsplit
 
 import clickhouse_connect
@@ -178,13 +178,14 @@ class _Remote:
             connect_timeout=options.connect_timeout_seconds,
             send_receive_timeout=round(self._timeouts[reads]) + _MARGIN_SECONDS,
             compress=options.compress,
+            show_clickhouse_errors="scrub",
             pool_mgr=self._pool,
             settings=session,
             tz_mode="aware",
             autogenerate_session_id=False,
         )
         if isinstance(client, HttpClient) and not reads:
-            client.http_retries = _ONCE
+            client.http_retries = cast(int, _ONCE)
         return client
 
     def give_back(self, client: Client, *, failed: bool) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aggregator.stores.clickhouse import ClickHouseEngine
+from aggregator.stores.clickhouse import ClickHouseEngine, ClickHouseOptions
 from aggregator.stores.engine import EngineError
 from aggregator.worker import STEPS, SinkOptions
 from meterline.eventlog.sqlite import SqliteLog
@@ -91,8 +91,8 @@ async def test_a_redo_does_not_mind_its_own_keys(
 class Flaky(ClickHouseEngine):
     """Fails each insert once, before or after it was done, chosen by a seeded coin."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, where: Path | ClickHouseOptions) -> None:
+        super().__init__(where)
         self.chance = random.Random(SEED)
         self.failures = 0
 

@@ -23,6 +23,7 @@ from meterline.eventlog.memory import MemoryLog
 from meterline.eventlog.port import EventLog
 from meterline.kernel.clock import Clock, system_clock
 from meterline.kernel.meters import Aggregation, Meter
+from tests.support.engines import store_at
 
 INGESTED = datetime(2026, 1, 15, 12, tzinfo=UTC)
 
@@ -145,7 +146,7 @@ async def running_sink(
     """A sink over `path`, stopped and closed at the end."""
     database = Database.open(f"sqlite:///{path}/state.db")
     await database.migrate()
-    engine = ClickHouseEngine(path / "store")
+    engine = ClickHouseEngine(store_at(path / "store"))
     event_log = log or MemoryLog()
     sink = Sink(
         event_log,
