@@ -1,0 +1,249 @@
+"""What a group of requests does to holds, decided one after the other. Pure.
+
+A `Book` is made of what the transaction has read under its locks, and collects what it has to
+write. Time is microseconds since 1970.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from entitlements.balance.exact import ROOM, ZERO
+from entitlements.builtin import CREDITS
+from entitlements.events import UsageEvent
+from entitlements.holds import machine
+from entitlements.holds.model import Hold, Opening, Place, Room, Standing, State
+from entitlements.holds.shape import Shape, check_confirmed, event_data
+from entitlements.stores.live import LiveRow
+from meterline.kernel.errors import NotFoundError, ValidationError
+from meterline.kernel.instants import from_micros
+from meterline.kernel.usage import HOLD_SOURCE
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Open a hold. `allowance` is the limit of the usage period, instead of the balance."""
+
+    opening: Opening
+    allowance: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Confirm:
+    """Confirm a hold; `shape` says which event it becomes."""
+
+    place: Place
+    id: str
+    amount: Decimal | None
+    shape: Shape
+    closing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give a hold back."""
+
+    place: Place
+    id: str
+    closing: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Expire:
+    """Give back what has expired of a balance."""
+
+    place: Place
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The events of confirmed holds are durable: they need not be written again."""
+
+    ids: tuple[tuple[str, str], ...]
+
+
+Item = Open | Confirm | Release | Expire | Sent
+
+
+class NoRowError(Exception):
+    """Without a live row nothing can be decided now; the caller has one made."""
+
+
+@dataclass(slots=True)
+class Account:
+    """What is set aside of one balance, and the end of its history."""
+
+    place: Place
+    held: Decimal = ZERO
+    pending: Decimal = ZERO
+    next_expiry: int | None = None
+    """No open hold expires before; one need not expire then."""
+    entries: int = 0
+    ledger: Decimal = ZERO
+    """The sum of the history's entries."""
+
+    @property
+    def standing(self) -> Standing:
+        return Standing(self.held, self.pending)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of a balance's history."""
+
+    place: Place
+    number: int
+    amount: Decimal
+    balance: Decimal
+    """The sum of this entry and all before it."""
+    kind: str
+    at: int
+    ref: str
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Book:
+    """The holds and balances of a group, and what changes of them."""
+
+    now: int
+    reading_time: datetime
+    accounts: dict[Place, Account]
+    holds: dict[tuple[str, str], Hold]
+    rows: Mapping[Place, LiveRow]
+    new: dict[tuple[str, str], Hold] = field(default_factory=dict)
+    changed: dict[tuple[str, str], Hold] = field(default_factory=dict)
+    outbox: dict[tuple[str, str], UsageEvent] = field(default_factory=dict)
+    touched: set[Place] = field(default_factory=set)
+    entries: list[Entry] = field(default_factory=list)
+
+    def expire(self, due: list[Hold], next_expiry: int | None, place: Place) -> None:
+        """Give back open holds whose time has come; no other expires before `next_expiry`."""
+        account = self.accounts[place]
+        for hold in due:
+            self._close(machine.as_of(hold, self.now))
+        account.next_expiry = next_expiry
+        self.touched.add(place)
+
+    def open(self, item: Open) -> Hold:
+        """The hold that is opened, or refused, or was there. `NoRowError` without a live row."""
+        opening = item.opening
+        key = (opening.place.namespace, opening.id)
+        known = self.holds.get(key)
+        if known is not None:
+            return machine.opened_again(machine.as_of(known, self.now), opening)
+        row = self._row(opening.place)
+        account = self.accounts[opening.place]
+        room = room_of(row, self.reading_time, item.allowance)
+        hold = machine.opened(opening, row.entitlement_id, room, account.standing, self.now)
+        self.holds[key] = self.new[key] = hold
+        if hold.state is State.OPEN:
+            account.held = ROOM.add(account.held, hold.amount)
+            if hold.expires_at is not None:
+                account.next_expiry = min(account.next_expiry or hold.expires_at, hold.expires_at)
+            self.touched.add(opening.place)
+        return hold
+
+    def confirm(self, item: Confirm) -> Hold:
+        """The confirmed hold; its amount is pending until its event is part of the usage."""
+        before = self._find(item.place, item.id)
+        hold = machine.confirmed(before, item.amount, self.now)
+        if hold is before:
+            return hold
+        used = hold.confirmed or ZERO
+        check_confirmed(item.shape, used)
+        account = self.accounts[item.place]
+        account.pending = ROOM.add(account.pending, used)
+        hold = self._close(replace(hold, closing=item.closing))
+        if used:
+            key = (item.place.namespace, item.id)
+            self.outbox[key] = usage_event(hold, item.shape)
+            if item.place.feature_key == CREDITS:
+                self._enter(account, hold, ROOM.minus(used))
+        return hold
+
+    def release(self, item: Release) -> Hold:
+        """The released hold."""
+        before = self._find(item.place, item.id)
+        hold = machine.released(before, self.now)
+        return hold if hold is before else self._close(replace(hold, closing=item.closing))
+
+    def _find(self, place: Place, hold_id: str) -> Hold:
+        hold = self.holds.get((place.namespace, hold_id))
+        if hold is None or hold.opening.place != place:
+            raise NotFoundError("there is no such hold")
+        return hold
+
+    def _row(self, place: Place) -> LiveRow:
+        row = self.rows.get(place)
+        if row is None or not covers(row, self.reading_time):
+            raise NoRowError
+        if row.state.standing is None:
+            raise ValidationError("holds are for metered entitlements: this one has no balance")
+        return row
+
+    def _close(self, hold: Hold) -> Hold:
+        """Note a hold that was open and is not any more."""
+        place = hold.opening.place
+        account = self.accounts[place]
+        account.held = ROOM.subtract(account.held, hold.amount)
+        row = self.rows.get(place)
+        if row is not None and row.state.standing is not None and covers(row, self.reading_time):
+            hold = replace(hold, available=available(row, self.reading_time, account.standing))
+        key = (place.namespace, hold.id)
+        self.holds[key] = self.changed[key] = hold
+        self.touched.add(place)
+        return hold
+
+    def _enter(self, account: Account, hold: Hold, amount: Decimal) -> None:
+        account.entries += 1
+        account.ledger = ROOM.add(account.ledger, amount)
+        entry = Entry(
+            account.place, account.entries, amount, account.ledger, "usage", self.now,
+            f"hold:{hold.id}",
+        )  # fmt: skip
+        self.entries.append(entry)
+
+
+def covers(row: LiveRow, now: datetime) -> bool:
+    """Whether a row answers at an instant."""
+    state = row.state
+    ended = state.end is not None and now >= state.end
+    return now >= state.start and not ended and (state.standing is None or now in state.standing)
+
+
+def room_of(row: LiveRow, now: datetime, allowance: Decimal | None = None) -> Room:
+    """What can be set aside by the row's balance, or by an allowance for the usage period."""
+    assert row.state.standing is not None
+    balance = row.state.standing.balance(row.usage_at(now), now)
+    if allowance is not None:
+        return Room(allowance, balance.usage)
+    total = balance.total_available_grant_amount
+    used = ROOM.add(ROOM.subtract(total, balance.balance), balance.overage)
+    return Room(None if row.state.is_soft_limit else total, used)
+
+
+def available(row: LiveRow, now: datetime, standing: Standing) -> Decimal:
+    """What is left of the balance without what is set aside; below zero with overage."""
+    assert row.state.standing is not None
+    balance = row.state.standing.balance(row.usage_at(now), now)
+    left = ROOM.subtract(balance.balance, balance.overage)
+    return ROOM.subtract(left, ROOM.add(standing.held, standing.pending))
+
+
+def usage_event(hold: Hold, shape: Shape) -> UsageEvent:
+    """The event of a confirmed hold."""
+    assert hold.confirmed is not None and hold.closed_at is not None
+    data: dict[str, Any] = event_data(shape, hold.confirmed, words_of(hold.opening))
+    return UsageEvent(
+        hold.id, HOLD_SOURCE, shape.meter.event_type, hold.opening.place.subject,
+        from_micros(hold.closed_at), data,
+    )  # fmt: skip
+
+
+def words_of(opening: Opening) -> dict[str, str]:
+    """What a hold's event says beside the amount."""
+    model = {} if opening.model is None else {"model": opening.model}
+    return {**model, "kind": opening.face.value}
