@@ -1,7 +1,7 @@
 """The stored events of a namespace, newest first, with what was wrong with each."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -35,6 +35,7 @@ class EventFilter:
 
     `event_id` may stand anywhere in the id; the other texts must be equal. `has_error` asks for
     events with (or without) a validation error. `before` is the position of the last event seen.
+    `data` holds texts that members of the data must have; `counted` leaves conflicts out.
     """
 
     times: TimeRange = TimeRange()
@@ -45,6 +46,8 @@ class EventFilter:
     source: str | None = None
     has_error: bool | None = None
     before: Position | None = None
+    data: Mapping[str, str] = field(default_factory=dict)
+    counted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,10 @@ def events_statement(
         conditions.append(f"source = {bind(wanted.source)}")
     if wanted.event_id is not None:
         conditions.append(f"position(id, {bind(wanted.event_id)}) > 0")
+    if wanted.counted:
+        conditions.append("status = 0")
+    for name, text in wanted.data.items():
+        conditions.append(f"JSONExtractString(data, {bind(name)}) = {bind(text)}")
     conditions += _between("time", wanted.times, bind)
     conditions += _between("ingested_at", wanted.ingested, bind)
     if wanted.before is not None:

@@ -10,9 +10,11 @@ from fastapi.routing import APIRoute
 from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from meterline.kernel.errors import ValidationError
 from meterline.kernel.quantity import FRACTION_DIGITS, INTEGER_DIGITS, ValueFault, parse_value
 
 _MAX_INTEGER_TEXT = 64
+_MAX_DEPTH = 64
 
 
 class _Number(str):
@@ -50,6 +52,19 @@ class ExactRoute(APIRoute):
 
 def _integer(text: str) -> Any:
     return int(text) if len(text) <= _MAX_INTEGER_TEXT else _Number(text)
+
+
+def with_decimals(value: Any, depth: int = 0) -> Any:
+    """A part of such a body that may be any JSON, with decimals for its texts of numbers."""
+    if isinstance(value, _Number):
+        return Decimal(value)
+    if isinstance(value, dict | list) and depth == _MAX_DEPTH:
+        raise ValidationError(f"the body has more than {_MAX_DEPTH} levels")
+    if isinstance(value, dict):
+        return {name: with_decimals(item, depth + 1) for name, item in value.items()}
+    if isinstance(value, list):
+        return [with_decimals(item, depth + 1) for item in value]
+    return value
 
 
 def _refuse(text: str) -> NoReturn:

@@ -7,7 +7,8 @@ from decimal import Decimal
 from meterline.kernel.quantity import INTEGER_DIGITS
 from meterline.pricing.units import UNITS
 
-_MOST = Decimal(10) ** (INTEGER_DIGITS - 5)
+_MOST = Decimal(10) ** (INTEGER_DIGITS - 8)
+"""So that the cost of the dearest of them is still a quantity."""
 
 
 class InvalidUsageError(ValueError):
