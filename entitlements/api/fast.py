@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
 
-from entitlements.access import Access, Lifetime, boolean_access, metered_access, static_access
+from entitlements.access import Access
 from entitlements.api.encode import access_json
 from entitlements.services.means import Means
 from entitlements.stores import live
@@ -64,21 +64,17 @@ class Answer:
 def answer_of(usage: str, state: bytes) -> Answer:
     """The answer of a row that knows of no usage ahead."""
     row = live.decode(Stored("", None, usage, "", state))
-    kept, standing = row.state, row.state.standing
-    lifetime = Lifetime(kept.start, kept.end)
+    kept = row.state
     until = kept.end or NEVER
-    if standing is None:
-        plain = (
-            boolean_access(kept.start, lifetime)
-            if kept.config is None
-            else static_access(kept.start, lifetime, kept.config)
-        )
-        return Answer(kept.feature_key, kept.start, until, encode(access_json(plain)), None)
-    start = max(standing.opening.at, kept.start)
-    balance = standing.balance(row.usage, start)
-    access = metered_access(balance, lifetime, is_soft_limit=kept.is_soft_limit)
+    start = kept.start
+    if kept.standing is not None:
+        start, until = max(kept.standing.opening.at, start), min(until, kept.standing.until)
+    access = live.answer(row, start)
+    assert access is not None, "a row answers from its start on"
+    if access.metered is None:
+        return Answer(kept.feature_key, start, until, encode(access_json(access)), None)
     head, tail = _around_date(access, start)
-    return Answer(kept.feature_key, start, min(until, standing.until), head, tail)
+    return Answer(kept.feature_key, start, until, head, tail)
 
 
 def _around_date(access: Access, at: datetime) -> tuple[bytes, bytes]:

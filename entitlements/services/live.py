@@ -1,13 +1,12 @@
 """Live entitlements: the fast answer to "may this subject use this feature now?".
 
 A look-up finds the state since the last change and the usage that the sink has added up since.
-When there is none, or time has passed its next change, the whole balance is calculated once and
-kept. Keeping it is safe in the face of everything that goes on meanwhile: the usage is read up to
-the sink's position, and the row is only written if neither the position nor the entitlement has
-moved since; otherwise the calculation starts again.
+When there is none, or time has passed its next change, a row is built: see
+`entitlements.stores.building`, which says why no usage is lost or counted twice meanwhile.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from decimal import Decimal
@@ -15,19 +14,23 @@ from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from entitlements.access import Access, Lifetime, boolean_access, metered_access, static_access
-from entitlements.balance import burn, plan
+from entitlements.access import Access
+from entitlements.balance import Plan, burn, plan
 from entitlements.balance.exact import ZERO
 from entitlements.balance.metering import Metering
 from entitlements.balance.standing import Standing, next_change
-from entitlements.services.values import Loaded, ValueService
-from entitlements.stores import live
-from entitlements.stores.live import Due, LiveRow, LiveState, Tracking
+from entitlements.services.values import Loaded, Metered, ValueService
+from entitlements.stores import building, live
+from entitlements.stores.live import Due, Kept, LiveRow, LiveState, Tracking
 from entitlements.usage import UsageQuery
 from meterline.db.engine import Database
 from meterline.db.hot import HotReads
-from meterline.kernel.instants import LATEST
+from meterline.kernel.errors import MeterlineError
+from meterline.kernel.instants import LATEST, to_micros
 from meterline.kernel.periods import Period
+
+BUILDING_SECONDS = 60
+"""How long the building of a row may take, before it counts as given up."""
 
 _TRIES = 4
 
@@ -49,6 +52,13 @@ class TrackedUsage(Protocol):
 
     async def positions(self, conn: AsyncConnection) -> Mapping[int, int]:
         """The sink's position in each partition."""
+        ...
+
+    async def hold(self, conn: AsyncConnection, series: int) -> Mapping[int, int] | None:
+        """The same, and none moves until the transaction has ended.
+
+        None when the sink does not add the series up any more.
+        """
         ...
 
     async def read_through(
@@ -86,10 +96,11 @@ class LiveEntitlements:
     async def get(
         self, namespace: str, subject: str, feature_key: str, now: datetime
     ) -> Access | None:
-        """The answer; None when there is no such entitlement, or the sink does not follow it."""
+        """The answer; None when no row can be had now, and the answer must be calculated."""
         answer = await self.look_up(namespace, subject, feature_key, now)
         if answer is None:
-            answer = await self._calculate(namespace, subject, feature_key, now)
+            row = await self._build(namespace, subject, feature_key, now)
+            answer = None if row is None else self._answer(row, now)
         if answer is None or answer.metered is None:
             return answer
         as_of = min(now, await self._usage.as_of())
@@ -100,74 +111,108 @@ class LiveEntitlements:
         await live.invalidate(conn, entitlement_id)
 
     def _answer(self, row: LiveRow, now: datetime) -> Access | None:
-        state = row.state
-        lifetime = Lifetime(state.start, state.end)
-        if state.standing is None:
-            if state.config is not None:
-                return static_access(now, lifetime, state.config)
-            return boolean_access(now, lifetime)
-        if row.series is None or not self._usage.is_tracked(row.series):
+        if row.series is not None and not self._usage.is_tracked(row.series):
             return None
-        if now not in state.standing:
-            return None
-        balance = state.standing.balance(row.usage_at(now), now)
-        return metered_access(balance, lifetime, is_soft_limit=state.is_soft_limit)
+        return live.answer(row, now)
 
-    async def _calculate(
+    async def _build(
         self, namespace: str, subject: str, feature_key: str, now: datetime
-    ) -> Access | None:
-        row = None
+    ) -> LiveRow | None:
+        """A row for the entitlement in force, kept; None when none can be made now."""
         for _ in range(_TRIES):
             # The version is read before what is calculated from: no change is overlooked.
             async with self._database.read() as conn:
-                version = await live.version_of(conn, namespace, subject, feature_key)
-                positions = await self._usage.positions(conn)
-            if version is None:
+                kept = await live.kept(conn, namespace, subject, feature_key)
+            if kept is None or _is_building(kept, now):
                 return None
-            found = await self._values.load(namespace, subject, version[0], now)
-            calculated = await self._row(found, now, positions)
-            if calculated is None:
+            found = await self._values.load(namespace, subject, kept.entitlement_id, now)
+            if now not in found.entitlement.lifetime:
                 return None
-            row, tracking = calculated
-            async with self._database.transaction() as conn:
-                held = await live.version_of(conn, namespace, subject, feature_key) == version
-                if held and await self._usage.positions(conn) == positions:
-                    await live.save(conn, namespace, subject, row, tracking, version[1])
-                    break
-        return None if row is None else self._answer(row, now)
+            if found.entitlement.metered is None:
+                row = LiveRow(kept.entitlement_id, None, ZERO, (), _plain_state(found))
+                async with self._database.transaction() as conn:
+                    saved = await building.save(conn, namespace, subject, row, kept.version)
+                if saved:
+                    return row
+                continue
+            metered = await self._values.metered(found)
+            if metered.allowance.terms.metering is not Metering.ADDITIVE:
+                return None
+            planned = plan(metered.allowance, now)
+            tracking = await self._usage.track(metered.query, planned.phases[-1].start)
+            if tracking is None:
+                return None
+            row = await self._follow(found, metered, planned, tracking, kept)
+            if row is not None:
+                return row
+        return None
 
-    async def _row(
-        self, found: Loaded, now: datetime, positions: Mapping[int, int]
-    ) -> tuple[LiveRow, Tracking | None] | None:
-        """A row for an entitlement in force, with its usage up to the positions."""
-        entitlement = found.entitlement
-        if now not in entitlement.lifetime:
-            return None
-        state = LiveState(
-            entitlement.feature_key,
-            entitlement.lifetime.start,
-            entitlement.lifetime.end,
-            config=entitlement.config,
-        )
-        if entitlement.metered is None:
-            return LiveRow(entitlement.id, None, ZERO, (), state), None
-        metered = await self._values.metered(found)
-        if metered.allowance.terms.metering is not Metering.ADDITIVE:
-            return None
-        planned = plan(metered.allowance, now)
-        ahead = Period(now, LATEST)
-        spans = [*planned.spans, ahead]
-        *values, later = await self._usage.read_through(metered.query, spans, positions)
+    async def _follow(
+        self, found: Loaded, metered: Metered, planned: Plan, tracking: Tracking, kept: Kept
+    ) -> LiveRow | None:
+        """A row that follows its series; None when something overtook it."""
+        one = found.entitlement
+        whose = (one.id, one.namespace, one.subject, one.feature_key)
+        version = kept.version + 1
+        async with self._database.transaction() as conn:
+            through = await self._usage.hold(conn, tracking.series)
+            if through is None or not await building.begin(
+                conn, whose, tracking, kept.version, planned.until
+            ):
+                return None
+        try:
+            row = await self._calculated(found, metered, planned, tracking, through)
+            async with self._database.transaction() as conn:
+                # A partition that was new then may have moved before it could be held.
+                if (await self._usage.positions(conn)).keys() <= through.keys():
+                    whole = await building.finish(conn, row, version)
+                    if whole is not None:
+                        return whole
+                await building.abandon(conn, one.id, version)
+        except Exception:
+            with suppress(MeterlineError):
+                async with self._database.transaction() as conn:
+                    await building.abandon(conn, one.id, version)
+            raise
+        return None
+
+    async def _calculated(
+        self,
+        found: Loaded,
+        metered: Metered,
+        planned: Plan,
+        tracking: Tracking,
+        through: Mapping[int, int],
+    ) -> LiveRow:
+        """The row, with the usage of events up to the positions."""
+        now, query = planned.until, metered.query
+        spans = [*planned.spans, Period(now, LATEST)]
+        *values, later = await self._usage.read_through(query, spans, through)
         opening = burn(planned, values).opening
-        tracking = await self._usage.track(metered.query, opening.at)
-        if tracking is None:
-            return None
         last = planned.spans[-1] if planned.spans else None
         usage = values[-1] if last is not None and last.start == opening.at else None
+        rules = found.entitlement.metered
         state = replace(
-            state,
-            is_soft_limit=entitlement.metered.is_soft_limit,
+            _plain_state(found),
+            is_soft_limit=rules is not None and rules.is_soft_limit,
             standing=Standing(opening, next_change(metered.allowance, now)),
         )
-        due = () if later is None else await self._usage.due(metered.query, now, positions)
-        return LiveRow(entitlement.id, tracking.series, usage or ZERO, tuple(due), state), tracking
+        due = () if later is None else await self._usage.due(query, now, through)
+        return LiveRow(found.entitlement.id, tracking.series, usage or ZERO, tuple(due), state)
+
+
+def _is_building(kept: Kept, now: datetime) -> bool:
+    """Whether somebody builds the row, and is alive as far as one can tell."""
+    if kept.building_since is None:
+        return False
+    return abs(to_micros(now) - kept.building_since) < BUILDING_SECONDS * 1_000_000
+
+
+def _plain_state(found: Loaded) -> LiveState:
+    entitlement = found.entitlement
+    return LiveState(
+        entitlement.feature_key,
+        entitlement.lifetime.start,
+        entitlement.lifetime.end,
+        config=entitlement.config,
+    )

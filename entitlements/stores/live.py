@@ -1,11 +1,15 @@
 """Live entitlements: what a check needs, in one row, kept up to date by the sink.
 
-A row is a cache. It is made by a full calculation, moved on by the sink in the transaction that
-commits its position, and thrown away by whatever else changes a balance. `version` counts those
-changes, so that a calculation that was overtaken by one is not kept.
+A row is a cache. It is built by a full calculation, moved on by the sink in the transaction that
+commits its position (`entitlements.stores.following`), and thrown away by whatever else changes a
+balance. `version` counts those changes, so that a calculation that was overtaken is not kept.
+
+A row is in one of three states. *Cold*: it follows no series and answers nothing. *Building*
+(`building_since` is set): it follows its series already, and answers nothing yet; a calculation of
+what came before is under way. *Valid*: it answers.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
@@ -15,13 +19,13 @@ import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from entitlements.access import Access, Lifetime, boolean_access, metered_access, static_access
 from entitlements.balance.exact import total
 from entitlements.balance.standing import Standing
 from entitlements.stores.entitlements import entitlements
 from meterline.db.hot import HotReads
 from meterline.db.tables import metadata, upsert
 from meterline.kernel.instants import to_micros
-from meterline.kernel.usage import Usage
 
 live_entitlements = sa.Table(
     "live_entitlements",
@@ -39,6 +43,8 @@ live_entitlements = sa.Table(
     sa.Column("usage", sa.Text, nullable=False),
     sa.Column("due", sa.Text, nullable=False),
     sa.Column("state", sa.LargeBinary, nullable=False),
+    sa.Column("building_since", sa.BigInteger),
+    sa.Column("until", sa.BigInteger),
 )
 sa.Index(
     "ix_live_entitlements_feature",
@@ -53,8 +59,13 @@ sa.Index(
     postgresql_where=sa.text("NOT valid"),
 )
 sa.Index("ix_live_entitlements_series", live_entitlements.c.series, live_entitlements.c.subject)
+sa.Index(
+    "ix_live_entitlements_until",
+    live_entitlements.c.until,
+    sqlite_where=sa.text("valid = 1"),
+    postgresql_where=sa.text("valid"),
+)
 
-_IN_ONE_GO = 500
 _LOOK_UP = (
     "SELECT entitlement_id, series, usage, due, state FROM live_entitlements"
     " WHERE namespace = ? AND subject = ? AND feature_key = ? AND valid"
@@ -102,6 +113,20 @@ class LiveRow:
         return total([self.usage, *(amount for at, amount in self.due if at < micros)])
 
 
+def answer(row: LiveRow, at: datetime) -> Access | None:
+    """What a row says of an instant, None when it knows nothing of it; not dated otherwise."""
+    state, standing = row.state, row.state.standing
+    lifetime = Lifetime(state.start, state.end)
+    if standing is None:
+        if state.config is not None:
+            return static_access(at, lifetime, state.config)
+        return boolean_access(at, lifetime)
+    if at not in standing:
+        return None
+    balance = standing.balance(row.usage_at(at), at)
+    return metered_access(balance, lifetime, is_soft_limit=state.is_soft_limit)
+
+
 @dataclass(frozen=True, slots=True)
 class Tracking:
     """Which points of the store are a live entitlement's usage.
@@ -119,6 +144,21 @@ class Tracking:
 _ROW = msgspec.msgpack.Encoder()
 _STATE = msgspec.msgpack.Decoder(LiveState)
 _DUE = msgspec.json.Decoder(tuple[Due, ...])
+
+
+def read_due(text: str) -> tuple[Due, ...]:
+    """Usage that lies ahead, from the text of its column."""
+    return _DUE.decode(text) if text else ()
+
+
+def write_state(state: LiveState) -> bytes:
+    """What does not change with usage, as it is kept."""
+    return _ROW.encode(state)
+
+
+def write_due(due: Sequence[Due]) -> str:
+    """The text of usage that lies ahead."""
+    return msgspec.json.encode(due).decode() if due else ""
 
 
 class Stored(NamedTuple):
@@ -144,9 +184,8 @@ async def all_stored(hot: HotReads, namespace: str, subject: str) -> list[Stored
 
 def decode(row: Stored) -> LiveRow:
     """What a row says."""
-    due = _DUE.decode(row.due) if row.due else ()
     state = _STATE.decode(row.state)
-    return LiveRow(row.entitlement_id, row.series, Decimal(row.usage), due, state)
+    return LiveRow(row.entitlement_id, row.series, Decimal(row.usage), read_due(row.due), state)
 
 
 async def count_active(hot: HotReads, namespace: str, subject: str) -> int:
@@ -155,13 +194,24 @@ async def count_active(hot: HotReads, namespace: str, subject: str) -> int:
     return int(found[0]) if found else 0
 
 
-async def version_of(
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The entitlement in force, and where its row is."""
+
+    entitlement_id: str
+    version: int
+    """How often the row was thrown away or built anew; 0 when there is none yet."""
+    building_since: int | None
+    """Microseconds since 1970, when somebody builds it."""
+
+
+async def kept(
     conn: AsyncConnection, namespace: str, subject: str, feature_key: str
-) -> tuple[str, int] | None:
-    """The entitlement in force, and how often it was invalidated."""
+) -> Kept | None:
+    """The entitlement in force, None when there is none."""
     of, table = entitlements.c, live_entitlements
     found = await conn.execute(
-        sa.select(of.id, sa.func.coalesce(table.c.version, 0))
+        sa.select(of.id, sa.func.coalesce(table.c.version, 0), table.c.building_since)
         .select_from(entitlements.outerjoin(table, table.c.entitlement_id == of.id))
         .where(
             of.namespace == namespace,
@@ -171,87 +221,39 @@ async def version_of(
         )
     )
     row = found.first()
-    return None if row is None else (row[0], row[1])
+    return None if row is None else Kept(*row)
 
 
 async def invalidate(conn: AsyncConnection, entitlement_id: str) -> None:
-    """Throw the row away, and any that is being calculated now."""
+    """Throw the row away, and any that is being built now."""
     table = live_entitlements
-    changed = await conn.execute(
-        sa.update(table)
-        .where(table.c.entitlement_id == entitlement_id)
-        .values(version=table.c.version + 1, valid=False)
+    statement = upsert(conn, table, ["entitlement_id"], []).values(
+        entitlement_id=entitlement_id, **EMPTY, **cold_values(1)
     )
-    if changed.rowcount == 0:
-        empty = {
-            "entitlement_id": entitlement_id, "namespace": "", "subject": "", "feature_key": "",
-            "version": 1, "valid": False, "series": None, "counts": False, "filters": [],
-            "since": 0, "usage": "0", "due": "", "state": b"",
-        }  # fmt: skip
-        await conn.execute(sa.insert(table).values(empty))
+    # A row that another transaction adds meanwhile is waited for, and then thrown away, too.
+    if (await conn.execute(statement)).rowcount == 0:
+        await conn.execute(
+            sa.update(table)
+            .where(table.c.entitlement_id == entitlement_id)
+            .values(**cold_values(table.c.version + 1))
+        )
 
 
-async def forget_subject(conn: AsyncConnection, namespace: str, subject: str) -> None:
-    """Throw away all rows of a subject."""
-    table = live_entitlements
-    await conn.execute(
-        sa.update(table)
-        .where(table.c.namespace == namespace, table.c.subject == subject)
-        .values(version=table.c.version + 1, valid=False)
-    )
+EMPTY: Mapping[str, Any] = {
+    "namespace": "", "subject": "", "feature_key": "", "counts": False, "filters": [],
+    "since": 0, "usage": "0", "due": "", "state": b"",
+}  # fmt: skip
 
 
-async def save(
-    conn: AsyncConnection,
-    namespace: str,
-    subject: str,
-    row: LiveRow,
-    tracking: Tracking | None,
-    version: int,
-) -> None:
-    """Keep a row that was calculated. Its version must be checked before, in this transaction."""
-    values = {
-        "entitlement_id": row.entitlement_id,
-        "namespace": namespace,
-        "subject": subject,
-        "feature_key": row.state.feature_key,
+def cold_values(version: Any) -> dict[str, Any]:
+    """The columns of a row that was thrown away."""
+    return {
         "version": version,
-        "valid": True,
-        "series": row.series,
-        "counts": tracking is not None and tracking.counts,
-        "filters": [] if tracking is None else tracking.filters,
-        "since": 0 if tracking is None else to_micros(tracking.since),
-        "usage": str(row.usage),
-        "due": _due_text(row.due),
-        "state": _ROW.encode(row.state),
+        "valid": False,
+        "series": None,
+        "building_since": None,
+        "until": None,
     }
-    names = [name for name in values if name != "entitlement_id"]
-    statement = upsert(conn, live_entitlements, ["entitlement_id"], names)
-    await conn.execute(statement.values(**values))
-
-
-@dataclass(frozen=True, slots=True)
-class Cold:
-    """An entitlement whose row was thrown away, and how often that has happened."""
-
-    entitlement_id: str
-    namespace: str
-    subject: str
-    feature_key: str
-    version: int
-
-
-async def cold(conn: AsyncConnection, after: str, limit: int) -> list[Cold]:
-    """Entitlements in force whose rows do not hold, by id, those after `after`."""
-    of, table = entitlements.c, live_entitlements
-    found = await conn.execute(
-        sa.select(of.id, of.namespace, of.subject, of.feature_key, table.c.version)
-        .join(table, table.c.entitlement_id == of.id)
-        .where(~table.c.valid, of.ended_at.is_(None), of.id > after)
-        .order_by(of.id)
-        .limit(limit)
-    )
-    return [Cold(*row) for row in found]
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,86 +282,3 @@ async def followed(conn: AsyncConnection, after: str, limit: int) -> list[Follow
         )
         for one in found
     ]
-
-
-async def apply(conn: AsyncConnection, usages: Sequence[Usage]) -> list[str]:
-    """Add a step's usage to the rows that it concerns; answers the ids of those entitlements.
-
-    Usage from before a row's opening changes what came before it: such a row is thrown away.
-    """
-    by_place: dict[tuple[int, str], list[Usage]] = {}
-    for usage in usages:
-        by_place.setdefault((usage.series, usage.subject), []).append(usage)
-    moved: list[dict[str, str]] = []
-    late: list[str] = []
-    for row in await _tracked(conn, by_place):
-        change = _change(row, by_place[row.series, row.subject])
-        if change is None:
-            late.append(row.entitlement_id)
-        elif change:
-            moved.append({"of": row.entitlement_id, **change})
-    table = live_entitlements
-    if moved:
-        await conn.execute(
-            sa.update(table)
-            .where(table.c.entitlement_id == sa.bindparam("of"))
-            .values(usage=sa.bindparam("usage"), due=sa.bindparam("due")),
-            moved,
-        )
-    for part in _parts(late):
-        await conn.execute(
-            sa.update(table).where(table.c.entitlement_id.in_(part)).values(valid=False)
-        )
-    return [row["of"] for row in moved] + late
-
-
-def _change(row: Any, usages: Sequence[Usage]) -> dict[str, str] | None:
-    """The columns that usages change, empty for none; None when they are too late for the row."""
-    amounts: list[Decimal] = []
-    due: list[Due] = []
-    for usage in usages:
-        if all(usage.dims[place] in texts for place, texts in row.filters):
-            if to_micros(usage.earliest) < row.since:
-                return None
-            amount = Decimal(usage.count) if row.counts else usage.value
-            if usage.due is None:
-                amounts.append(amount)
-            else:
-                due.append((to_micros(usage.due), amount))
-    if not amounts and not due:
-        return {}
-    later = [*(_DUE.decode(row.due) if row.due else ()), *due]
-    return {"usage": str(total([Decimal(row.usage), *amounts])), "due": _due_text(later)}
-
-
-async def _tracked(conn: AsyncConnection, places: Iterable[tuple[int, str]]) -> list[Any]:
-    table = live_entitlements
-    columns = ("entitlement_id", "series", "subject", "counts", "filters", "since", "usage", "due")
-    subjects: dict[int, list[str]] = {}
-    for series, subject in places:
-        subjects.setdefault(series, []).append(subject)
-    found: list[Any] = []
-    for series, all_of_it in subjects.items():
-        for part in _parts(all_of_it):
-            rows = await conn.execute(
-                sa.select(*(table.c[name] for name in columns)).where(
-                    table.c.series == series, table.c.subject.in_(part), table.c.valid
-                )
-            )
-            found += rows.all()
-    return found
-
-
-def _parts(names: Sequence[str]) -> Iterable[Sequence[str]]:
-    return (names[start : start + _IN_ONE_GO] for start in range(0, len(names), _IN_ONE_GO))
-
-
-async def tracked_series(conn: AsyncConnection) -> set[int]:
-    """The series whose points are some live entitlement's usage."""
-    table = live_entitlements
-    found = await conn.execute(sa.select(table.c.series).where(table.c.valid).distinct())
-    return {series for series in found.scalars() if series is not None}
-
-
-def _due_text(due: Sequence[Due]) -> str:
-    return msgspec.json.encode(due).decode() if due else ""

@@ -20,7 +20,7 @@ from entitlements.services.meters import MeterUse
 from entitlements.services.values import ValueService
 from entitlements.stores import entitlements as entitlement_store
 from entitlements.stores import features as feature_store
-from entitlements.stores import live
+from entitlements.stores import following
 from meterline.db.engine import Database
 from meterline.kernel.clock import Clock
 from meterline.kernel.meters import Meter
@@ -40,7 +40,7 @@ class NotifyingFollower(LiveFollower):
 
     async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
         """See `Follower.apply`."""
-        ids = await live.apply(conn, usages)
+        ids = await following.apply(conn, usages)
         later = {usage.due for usage in usages if usage.due is not None}
         await request_checks(conn, ids, self._clock(), later)
 

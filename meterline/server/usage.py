@@ -5,6 +5,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aggregator.following import Rejections
@@ -14,7 +15,7 @@ from aggregator.sink import Sink
 from aggregator.spans import SpanQuery, plan_instants, plan_spans, read_spans
 from aggregator.stores import state
 from aggregator.stores.engine import Engine, EngineError
-from entitlements.stores import live
+from entitlements.stores import following
 from entitlements.stores.live import Due, Tracking
 from entitlements.usage import UsageQuery
 from meterline.kernel.errors import NotFoundError, UnavailableError
@@ -110,21 +111,31 @@ class MeterUsage:
         """See `TrackedUsage.positions`."""
         return await state.load_positions(conn)
 
+    async def hold(self, conn: AsyncConnection, series: int) -> Mapping[int, int] | None:
+        """See `TrackedUsage.hold`."""
+        if not self._sink.registry.has(series):
+            return None
+        parts = state.sink_partitions
+        # In order, so that two who hold them do not wait for each other; shared: both may.
+        held = sa.select(parts.c.part, parts.c.position).order_by(parts.c.part)
+        found = await conn.execute(held.with_for_update(read=True))
+        return {row.part: row.position for row in found}
+
 
 class LiveFollower:
     """Follows the sink, and moves live rows on with each of its steps."""
 
     async def series(self, conn: AsyncConnection) -> Collection[int]:
         """See `Follower.series`."""
-        return await live.tracked_series(conn)
+        return await following.tracked_series(conn)
 
     async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
         """See `Follower.apply`."""
-        await live.apply(conn, usages)
+        await following.apply(conn, usages)
 
     async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:
         """See `Follower.rejected`."""
 
     async def erase(self, conn: AsyncConnection, namespace: str, subject: str) -> None:
         """See `Follower.erase`."""
-        await live.forget_subject(conn, namespace, subject)
+        await following.forget_subject(conn, namespace, subject)

@@ -130,7 +130,7 @@ class Walk:
         for subject in SUBJECTS:
             for feature in FEATURES:
                 self.looked_up += 1
-                if self.on.live.look_up("default", subject, feature, now) is not None:
+                if await self.on.live.look_up("default", subject, feature, now) is not None:
                     self.live_answers += 1
                 found = await self.on.values.value("default", subject, feature)
                 expected = await self.on.plain.value("default", subject, feature)

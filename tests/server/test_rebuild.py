@@ -97,11 +97,11 @@ async def test_rows_that_a_change_threw_away_are_calculated_before_anybody_asks(
         grant = GrantSpec(Decimal(5), on.clock())
         await on.grants.create("default", "ann", "tokens", grant)
         now = on.clock()
-        assert on.live.look_up("default", "ann", "tokens", now) is None
+        assert await on.live.look_up("default", "ann", "tokens", now) is None
         warmer = Warmer(on.rig.database, on.live, on.clock)
         assert await warmer.warm_all(asyncio.Event()) == 1
         assert await warmer.warm_all(asyncio.Event()) == 0
-        warm = on.live.look_up("default", "ann", "tokens", now)
+        warm = await on.live.look_up("default", "ann", "tokens", now)
         assert warm is not None and warm.metered is not None
         assert warm.metered.total_available_grant_amount == 105
 
