@@ -6,7 +6,7 @@ write. Time is microseconds since 1970.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -28,6 +28,8 @@ class Open:
 
     opening: Opening
     allowance: Decimal | None = None
+    keep_failure: bool = True
+    """A refused hold is kept, so that its id stays refused; needless when nobody knows the id."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,10 @@ class Sent:
 
 
 Item = Open | Confirm | Release | Expire | Sent
+
+
+_SKEW = timedelta(seconds=2)
+"""How far the clocks of processes may be apart: usage that is so little ahead counts already."""
 
 
 class NoRowError(Exception):
@@ -117,6 +123,7 @@ class Book:
     changed: dict[tuple[str, str], Hold] = field(default_factory=dict)
     outbox: dict[tuple[str, str], UsageEvent] = field(default_factory=dict)
     touched: set[Place] = field(default_factory=set)
+    rooms: dict[tuple[Place, Decimal | None], Room] = field(default_factory=dict)
     entries: list[Entry] = field(default_factory=list)
 
     def expire(self, due: list[Hold], next_expiry: int | None, place: Place) -> None:
@@ -136,9 +143,10 @@ class Book:
             return machine.opened_again(machine.as_of(known, self.now), opening)
         row = self._row(opening.place)
         account = self.accounts[opening.place]
-        room = room_of(row, self.reading_time, item.allowance)
+        room = self._room(opening.place, row, item.allowance)
         hold = machine.opened(opening, row.entitlement_id, room, account.standing, self.now)
-        self.holds[key] = self.new[key] = hold
+        if hold.state is State.OPEN or item.keep_failure:
+            self.holds[key] = self.new[key] = hold
         if hold.state is State.OPEN:
             account.held = ROOM.add(account.held, hold.amount)
             if hold.expires_at is not None:
@@ -184,6 +192,13 @@ class Book:
             raise ValidationError("holds are for metered entitlements: this one has no balance")
         return row
 
+    def _room(self, place: Place, row: LiveRow, allowance: Decimal | None) -> Room:
+        """The room of a balance, which holds of the same group do not change."""
+        room = self.rooms.get((place, allowance))
+        if room is None:
+            room = self.rooms[place, allowance] = room_of(row, self.reading_time, allowance)
+        return room
+
     def _close(self, hold: Hold) -> Hold:
         """Note a hold that was open and is not any more."""
         place = hold.opening.place
@@ -191,9 +206,11 @@ class Book:
         account.held = ROOM.subtract(account.held, hold.amount)
         row = self.rows.get(place)
         if row is not None and row.state.standing is not None and covers(row, self.reading_time):
-            hold = replace(hold, available=available(row, self.reading_time, account.standing))
+            left = available(self._room(place, row, None), account.standing)
+            hold = replace(hold, available=left)
         key = (place.namespace, hold.id)
-        self.holds[key] = self.changed[key] = hold
+        self.holds[key] = hold
+        (self.new if key in self.new else self.changed)[key] = hold
         self.touched.add(place)
         return hold
 
@@ -217,20 +234,22 @@ def covers(row: LiveRow, now: datetime) -> bool:
 def room_of(row: LiveRow, now: datetime, allowance: Decimal | None = None) -> Room:
     """What can be set aside by the row's balance, or by an allowance for the usage period."""
     assert row.state.standing is not None
-    balance = row.state.standing.balance(row.usage_at(now), now)
+    balance = row.state.standing.balance(row.usage_at(now + _SKEW), now)
     if allowance is not None:
-        return Room(allowance, balance.usage)
+        return Room(allowance, balance.usage, unlimited=False)
     total = balance.total_available_grant_amount
     used = ROOM.add(ROOM.subtract(total, balance.balance), balance.overage)
-    return Room(None if row.state.is_soft_limit else total, used)
+    return Room(total, used, unlimited=row.state.is_soft_limit)
 
 
-def available(row: LiveRow, now: datetime, standing: Standing) -> Decimal:
-    """What is left of the balance without what is set aside; below zero with overage."""
-    assert row.state.standing is not None
-    balance = row.state.standing.balance(row.usage_at(now), now)
-    left = ROOM.subtract(balance.balance, balance.overage)
-    return ROOM.subtract(left, ROOM.add(standing.held, standing.pending))
+def available(room: Room, standing: Standing) -> Decimal:
+    """What is left of a room without what is set aside; below zero with overage."""
+    return ROOM.subtract(ROOM.subtract(room.limit, room.used), total_of(standing))
+
+
+def total_of(standing: Standing) -> Decimal:
+    """All that is set aside."""
+    return ROOM.add(standing.held, standing.pending)
 
 
 def usage_event(hold: Hold, shape: Shape) -> UsageEvent:

@@ -26,10 +26,8 @@ def opened(opening: Opening, entitlement_id: str, room: Room, standing: Standing
     """The new hold: open, or refused for good when the room does not suffice."""
     current = ROOM.add(ROOM.add(room.used, standing.held), standing.pending)
     hold = Hold(opening, entitlement_id, State.OPEN, now, _expiry(opening, now))
-    if room.limit is None:
-        return hold
     available = ROOM.subtract(room.limit, current)
-    if opening.amount <= available:
+    if room.unlimited or opening.amount <= available:
         return replace(hold, available=ROOM.subtract(available, opening.amount))
     return replace(
         hold,

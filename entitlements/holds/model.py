@@ -109,10 +109,12 @@ class Hold:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What can be set aside, before any hold: `limit` in all, `used` of it. None: no limit."""
+    """What can be set aside, before any hold: `limit` in all, `used` of it."""
 
-    limit: Decimal | None
+    limit: Decimal
     used: Decimal
+    unlimited: bool
+    """More may be set aside than there is."""
 
 
 class Standing(NamedTuple):

@@ -1,0 +1,125 @@
+"""Groups of requests about holds: one transaction each, in the order in which they came."""
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+
+from sqlalchemy.exc import IntegrityError
+
+from entitlements.events import UsageEvent
+from entitlements.holds import store
+from entitlements.holds.book import Account, Book, Confirm, Expire, Item, Open, Release, Sent
+from entitlements.holds.model import Hold, Place
+from entitlements.stores.live import LiveRow
+from meterline.db.engine import Database
+from meterline.kernel.errors import UnavailableError
+from meterline.kernel.instants import to_micros
+
+Outcome = Hold | None
+_TRIES = 5
+
+
+class _MissingError(Exception):
+    """Balances that have no account row yet."""
+
+    def __init__(self, places: Sequence[Place]) -> None:
+        super().__init__()
+        self.places = places
+
+
+class Groups:
+    """Commits groups of items; `confirmed` is told the events of what was confirmed."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Callable[[], datetime],
+        reading_time: Callable[[], datetime],
+        is_tracked: Callable[[int], bool],
+        confirmed: Callable[[Sequence[tuple[str, UsageEvent]]], None],
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._reading_time = reading_time
+        self._is_tracked = is_tracked
+        self._confirmed = confirmed
+
+    async def commit(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
+        """The outcomes, in the order of the items."""
+        for _ in range(_TRIES):
+            try:
+                book, outcomes = await self._transaction(items)
+            except _MissingError as missing:
+                async with self._database.transaction() as conn:
+                    await store.create(conn, missing.places)
+            except IntegrityError:
+                # Another process has opened a hold of the same id: now it can be read.
+                continue
+            else:
+                if book.outbox:
+                    self._confirmed([(key[0], event) for key, event in book.outbox.items()])
+                return outcomes
+        raise UnavailableError("holds change too quickly to decide")
+
+    async def _transaction(
+        self, items: Sequence[Item]
+    ) -> tuple[Book, Sequence[Outcome | Exception]]:
+        places = {_place(item) for item in items if not isinstance(item, Sent)}
+        opened = {item.opening.place for item in items if isinstance(item, Open)}
+        async with self._database.transaction() as conn:
+            accounts = await store.lock(conn, places)
+            # After the locks: nothing that is decided on can change any more.
+            now = to_micros(self._clock())
+            rows = self._tracked(await store.rows_of(conn, places))
+            missing = [place for place in opened if place not in accounts and place in rows]
+            if missing:
+                raise _MissingError(missing)
+            for place in places:
+                accounts.setdefault(place, Account(place))
+            holds = await store.by_ids(conn, _ids(items))
+            book = Book(now, self._reading_time(), accounts, holds, rows)
+            for account in list(accounts.values()):
+                if account.next_expiry is not None and account.next_expiry <= now:
+                    book.expire(*await store.due(conn, account.place, now), account.place)
+            outcomes = [_decide(book, item) for item in items]
+            await store.write(conn, book)
+            await store.sent(
+                conn, [one for item in items if isinstance(item, Sent) for one in item.ids]
+            )
+        return book, outcomes
+
+    def _tracked(self, rows: Mapping[Place, LiveRow]) -> dict[Place, LiveRow]:
+        """The rows that the sink still follows, and those that need nobody to."""
+        return {
+            place: row
+            for place, row in rows.items()
+            if row.series is None or self._is_tracked(row.series)
+        }
+
+
+def _decide(book: Book, item: Item) -> Outcome | Exception:
+    try:
+        match item:
+            case Open():
+                return book.open(item)
+            case Confirm():
+                return book.confirm(item)
+            case Release():
+                return book.release(item)
+        return None
+    except Exception as error:
+        return error
+
+
+def _place(item: Open | Confirm | Release | Expire) -> Place:
+    return item.opening.place if isinstance(item, Open) else item.place
+
+
+def _ids(items: Sequence[Item]) -> list[tuple[str, str]]:
+    ids = []
+    for item in items:
+        match item:
+            case Open():
+                ids.append((item.opening.place.namespace, item.opening.id))
+            case Confirm() | Release():
+                ids.append((item.place.namespace, item.id))
+    return ids

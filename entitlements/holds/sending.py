@@ -1,0 +1,99 @@
+"""From confirmed holds to the event log: in groups, again and again until they are durable."""
+
+import asyncio
+import copy
+from collections.abc import Sequence
+
+import structlog
+
+from entitlements.events import EventWriter, UsageEvent
+from entitlements.holds.outbox import read_event
+from meterline.kernel.errors import MeterlineError, UnavailableError, ValidationError
+from meterline.kernel.grouping import Grouping
+
+log = structlog.get_logger(__name__)
+
+_MAX_WAITING = 100_000
+_MAX_GROUP = 500
+_MAX_REMEMBERED = 200_000
+
+Key = tuple[str, str]
+"""Namespace and id of a hold."""
+
+
+class Sender:
+    """Appends events. What fails stays in the outbox, from where `resend` takes it."""
+
+    def __init__(self, events: EventWriter) -> None:
+        self._events = events
+        self._sent: set[Key] = set()
+        self._grouping: Grouping[tuple[str, UsageEvent], None] = Grouping(
+            self._write, name="events of holds", max_items=_MAX_WAITING, max_group_items=_MAX_GROUP
+        )
+
+    def send(self, events: Sequence[tuple[str, UsageEvent]]) -> None:
+        """Append events soon, without waiting. They are in the outbox, so failing is allowed."""
+        for one in events:
+            try:
+                self._grouping.submit(one).add_done_callback(_look_at)
+            except UnavailableError as error:
+                log.warning("events of holds will be written later", error=error.detail)
+                return
+
+    async def resend(self, waiting: Sequence[tuple[str, str, str]]) -> int:
+        """Append outbox rows (namespace, hold, event) that are not known to be durable."""
+        unsure = [one for one in waiting if (one[0], one[1]) not in self._sent]
+        futures = [self._grouping.submit((one[0], read_event(one[2]))) for one in unsure]
+        for future in futures:
+            await future
+        return len(unsure)
+
+    def take_sent(self) -> list[Key]:
+        """The holds whose events are durable, each of them once."""
+        taken, self._sent = self._sent, set()
+        return list(taken)
+
+    def give_back(self, keys: Sequence[Key]) -> None:
+        """They could not be noted."""
+        self._sent.update(keys)
+
+    async def close(self) -> None:
+        """Append what waits."""
+        await self._grouping.close()
+
+    async def _write(self, group: Sequence[tuple[str, UsageEvent]]) -> Sequence[None | Exception]:
+        outcomes: list[None | Exception] = [None] * len(group)
+        by_namespace: dict[str, list[int]] = {}
+        for place, (namespace, _) in enumerate(group):
+            by_namespace.setdefault(namespace, []).append(place)
+        for namespace, places in by_namespace.items():
+            error = await self._append(namespace, [group[place][1] for place in places])
+            for place in places:
+                if isinstance(error, ValidationError) and len(places) > 1:
+                    # One of them will never do; the others must not wait for it.
+                    outcomes[place] = await self._append(namespace, [group[place][1]])
+                else:
+                    outcomes[place] = None if error is None else copy.copy(error)
+        if len(self._sent) > _MAX_REMEMBERED:
+            # Noting them falls behind: they are written again, and count once.
+            self._sent.clear()
+        return outcomes
+
+    async def _append(self, namespace: str, events: Sequence[UsageEvent]) -> Exception | None:
+        """Make events durable; the error when they are not."""
+        try:
+            await self._events.write(namespace, events)
+        except MeterlineError as error:
+            log.warning("events of holds are not written yet", error=error.detail)
+            return error
+        except Exception as error:
+            log.exception("events of holds are not written yet")
+            return error
+        self._sent.update((namespace, one.id) for one in events)
+        return None
+
+
+def _look_at(future: "asyncio.Future[None]") -> None:
+    """It was logged; asyncio would complain of an error that nobody has seen."""
+    if not future.cancelled():
+        future.exception()

@@ -1,0 +1,294 @@
+"""Holds in the relational database. Functions run in the caller's transaction.
+
+Whoever changes holds of a balance, or what is set aside of it, holds the lock of its account row.
+Locks of several are taken in the order of their keys. What is read after the locks is then true
+until the transaction ends: the sink settles under the same locks.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from entitlements.balance.exact import ROOM
+from entitlements.holds.book import Account, Book
+from entitlements.holds.model import Face, Hold, OnExcess, Opening, Place, State
+from entitlements.holds.outbox import write_event
+from entitlements.holds.tables import accounts, entries, holds
+from entitlements.stores.live import LiveRow, Stored, decode
+from meterline.db.tables import upsert
+from meterline.kernel.quantity import format_number
+
+_ACCOUNT = (
+    "a.namespace, a.subject, a.feature_key, a.held, a.pending, a.next_expiry, a.entries, a.ledger"  # noqa: E501
+)
+_HOLD_COLUMNS = (
+    "namespace", "id", "subject", "feature_key", "entitlement_id", "face", "state", "amount",
+    "ttl_seconds", "on_excess", "model", "details", "metadata", "created_at", "expires_at",
+    "closed_at", "confirmed", "limit_amount", "current_amount", "available", "closing", "settled",
+)  # fmt: skip
+_HOLD = ", ".join(f"h.{name}" for name in _HOLD_COLUMNS)
+_LIVE = "l.namespace, l.subject, l.feature_key, l.entitlement_id, l.series, l.usage, l.due, l.state"
+_JSON_PLACES = (
+    "(SELECT json_extract(value, '$[0]') AS n, json_extract(value, '$[1]') AS s,"
+    " json_extract(value, '$[2]') AS f FROM json_each(?)) AS w CROSS JOIN"
+)
+_ARRAY_PLACES = "unnest($1::text[], $2::text[], $3::text[]) AS w(n, s, f) JOIN"
+_JSON_IDS = (
+    "(SELECT json_extract(value, '$[0]') AS n, json_extract(value, '$[1]') AS i"
+    " FROM json_each(?)) AS w CROSS JOIN"
+)
+_ARRAY_IDS = "unnest($1::text[], $2::text[]) AS w(n, i) JOIN"
+_AT = "{0}.namespace = w.n AND {0}.subject = w.s AND {0}.feature_key = w.f"
+
+
+def _both(sqlite: str, postgresql: str) -> Mapping[str, str]:
+    return {"sqlite": sqlite, "postgresql": postgresql}
+
+
+_LOCK = _both(
+    f"SELECT {_ACCOUNT} FROM {_JSON_PLACES} hold_accounts AS a ON {_AT.format('a')}",
+    f"SELECT {_ACCOUNT} FROM {_ARRAY_PLACES} hold_accounts AS a ON {_AT.format('a')}"
+    " ORDER BY a.namespace, a.subject, a.feature_key FOR UPDATE OF a",
+)
+_ROWS = _both(
+    f"SELECT {_LIVE} FROM {_JSON_PLACES} live_entitlements AS l ON {_AT.format('l')} AND l.valid",
+    f"SELECT {_LIVE} FROM {_ARRAY_PLACES} live_entitlements AS l ON {_AT.format('l')} AND l.valid",
+)
+_BY_IDS = _both(
+    f"SELECT {_HOLD} FROM {_JSON_IDS} holds AS h ON h.namespace = w.n AND h.id = w.i",
+    f"SELECT {_HOLD} FROM {_ARRAY_IDS} holds AS h ON h.namespace = w.n AND h.id = w.i",
+)
+
+
+def _numbered(statement: str) -> str:
+    first, *rest = statement.split("?")
+    return first + "".join(f"${place}{part}" for place, part in enumerate(rest, 1))
+
+
+def _plain(statement: str) -> Mapping[str, str]:
+    """A statement with `?` for its parameters, in both dialects."""
+    return _both(statement, _numbered(statement))
+
+
+_ADD = _plain(
+    f"INSERT INTO holds ({', '.join(_HOLD_COLUMNS)}, outbox)"
+    f" VALUES ({', '.join('?' * (len(_HOLD_COLUMNS) + 1))})"
+)
+_CHANGE = _plain(
+    "UPDATE holds SET state = ?, closed_at = ?, confirmed = ?, available = ?, closing = ?,"
+    " outbox = ? WHERE namespace = ? AND id = ?"
+)
+_MOVE = _plain(
+    "UPDATE hold_accounts SET held = ?, pending = ?, next_expiry = ?, entries = ?, ledger = ?"
+    " WHERE namespace = ? AND subject = ? AND feature_key = ?"
+)
+_ENTER = _plain(
+    "INSERT INTO balance_entries"
+    " (namespace, subject, feature_key, number, amount, balance, kind, at, ref, reason)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_SENT = _plain("UPDATE holds SET outbox = NULL WHERE namespace = ? AND id = ?")
+_DUE = _plain(
+    f"SELECT {_HOLD} FROM holds AS h WHERE h.namespace = ? AND h.subject = ?"
+    " AND h.feature_key = ? AND h.state = 'open' AND h.expires_at <= ?"
+)
+_NEXT = _plain(
+    "SELECT min(expires_at) FROM holds WHERE namespace = ? AND subject = ? AND feature_key = ?"
+    " AND state = 'open' AND expires_at > ?"
+)
+_SETTLE = _plain("UPDATE holds SET settled = ?, outbox = NULL WHERE namespace = ? AND id = ?")
+_SETTLE_ACCOUNT = _plain(
+    "UPDATE hold_accounts SET pending = ? WHERE namespace = ? AND subject = ? AND feature_key = ?"
+)
+
+
+async def lock(conn: AsyncConnection, places: Iterable[Place]) -> dict[Place, Account]:
+    """The accounts of balances, locked until the transaction ends; those that there are."""
+    asked = sorted(set(places))
+    found = await _fetch(conn, _LOCK, _asked(conn, asked)) if asked else []
+    return {place: account for row in found for place, account in [_account(row)]}
+
+
+async def create(conn: AsyncConnection, places: Iterable[Place]) -> None:
+    """Make accounts where there are none."""
+    new = [
+        {
+            **place._asdict(),
+            "held": "0",
+            "pending": "0",
+            "entries": 0,
+            "ledger": "0",
+            "ledger_at": 0,
+        }
+        for place in sorted(set(places))
+    ]
+    if new:
+        await conn.execute(upsert(conn, accounts, list(Place._fields), []), new)
+
+
+async def rows_of(conn: AsyncConnection, places: Iterable[Place]) -> dict[Place, LiveRow]:
+    """The live rows of balances, those that hold."""
+    asked = sorted(set(places))
+    found = await _fetch(conn, _ROWS, _asked(conn, asked)) if asked else []
+    return {Place(*row[:3]): decode(Stored(*row[3:])) for row in found}
+
+
+async def by_ids(
+    conn: AsyncConnection, ids: Iterable[tuple[str, str]]
+) -> dict[tuple[str, str], Hold]:
+    """Holds by (namespace, id)."""
+    asked = sorted(set(ids))
+    found = await _fetch(conn, _BY_IDS, _asked(conn, asked)) if asked else []
+    return {(row[0], row[1]): hold_of(row) for row in found}
+
+
+async def due(conn: AsyncConnection, place: Place, now: int) -> tuple[list[Hold], int | None]:
+    """The open holds whose time has come, and when the next one's will."""
+    expired = await _fetch(conn, _DUE, (*place, now))
+    following = await _fetch(conn, _NEXT, (*place, now))
+    return [hold_of(row) for row in expired], following[0][0]
+
+
+async def write(conn: AsyncConnection, book: Book) -> None:
+    """Write what a group has changed."""
+    outbox = {key: write_event(event) for key, event in book.outbox.items()}
+    await _each(conn, _ADD, [(*_row(one), outbox.get(key)) for key, one in book.new.items()])
+    changed = [
+        (
+            one.state.value, one.closed_at, _text(one.confirmed), _text(one.available),
+            one.closing, outbox.get(key), *key,
+        )
+        for key, one in book.changed.items()
+    ]  # fmt: skip
+    await _each(conn, _CHANGE, changed)
+    moved = [book.accounts[place] for place in sorted(book.touched)]
+    await _each(conn, _MOVE, [(*_moved(one), *one.place) for one in moved])
+    entered = [
+        (*one.place, one.number, format_number(one.amount), format_number(one.balance),
+         one.kind, one.at, one.ref, one.reason)
+        for one in book.entries
+    ]  # fmt: skip
+    await _each(conn, _ENTER, entered)
+
+
+async def sent(conn: AsyncConnection, ids: Sequence[tuple[str, str]]) -> None:
+    """The events of these holds are durable."""
+    await _each(conn, _SENT, sorted(ids))
+
+
+async def settle(conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:
+    """The events of these holds, by (namespace, id), became usage in this very transaction."""
+    found = [
+        one
+        for one in (await by_ids(conn, events)).values()
+        if one.state is State.CONFIRMED and not one.settled
+    ]
+    if not found:
+        return
+    pending = {
+        place: account.pending
+        for place, account in (await lock(conn, (one.opening.place for one in found))).items()
+    }
+    for one in found:
+        place = one.opening.place
+        pending[place] = ROOM.subtract(pending[place], one.confirmed or Decimal(0))
+    keys = sorted((one.opening.place.namespace, one.id) for one in found)
+    await _each(conn, _SETTLE, [(True, *key) for key in keys])
+    moved = [(format_number(amount), *place) for place, amount in sorted(pending.items())]
+    await _each(conn, _SETTLE_ACCOUNT, moved)
+
+
+async def erase(conn: AsyncConnection, namespace: str, subject: str) -> None:
+    """Delete all holds of a subject, and the history of its balances."""
+    for table in (holds, entries, accounts):
+        mine = (table.c.namespace == namespace) & (table.c.subject == subject)
+        await conn.execute(sa.delete(table).where(mine))
+
+
+def hold_of(row: Sequence[Any]) -> Hold:
+    """A hold of its columns, in the order of `_HOLD_COLUMNS`."""
+    (
+        namespace, hold_id, subject, feature_key, entitlement_id, face, state, amount, ttl_seconds,
+        on_excess, model, details, metadata, created_at, expires_at, closed_at, confirmed, limit,
+        current, available, closing, settled,
+    ) = row  # fmt: skip
+    opening = Opening(
+        hold_id,
+        Place(namespace, subject, feature_key),
+        Decimal(amount),
+        Decimal(ttl_seconds),
+        OnExcess(on_excess),
+        Face(face),
+        model,
+        details,
+        metadata,
+    )
+    return Hold(
+        opening, entitlement_id, State(state), created_at, expires_at, closed_at,
+        _amount(confirmed), _amount(limit), _amount(current), _amount(available), closing,
+        bool(settled),
+    )  # fmt: skip
+
+
+HOLD_COLUMNS = tuple(holds.c[name] for name in _HOLD_COLUMNS)
+"""What `hold_of` reads."""
+
+
+def _row(hold: Hold) -> tuple[Any, ...]:
+    of = hold.opening
+    return (
+        of.place.namespace, of.id, of.place.subject, of.place.feature_key, hold.entitlement_id,
+        of.face.value, hold.state.value, format_number(of.amount), format_number(of.ttl_seconds),
+        of.on_excess.value, of.model, of.details, of.metadata, hold.created_at, hold.expires_at,
+        hold.closed_at, _text(hold.confirmed), _text(hold.limit), _text(hold.current),
+        _text(hold.available), hold.closing, hold.settled,
+    )  # fmt: skip
+
+
+def _account(row: Sequence[Any]) -> tuple[Place, Account]:
+    place = Place(*row[:3])
+    held, pending, next_expiry, count, ledger = row[3:8]
+    return place, Account(
+        place, Decimal(held), Decimal(pending), next_expiry, count, Decimal(ledger)
+    )
+
+
+def _moved(account: Account) -> tuple[Any, ...]:
+    return (
+        format_number(account.held), format_number(account.pending), account.next_expiry,
+        account.entries, format_number(account.ledger),
+    )  # fmt: skip
+
+
+def _text(amount: Decimal | None) -> str | None:
+    return None if amount is None else format_number(amount)
+
+
+def _amount(text: str | None) -> Decimal | None:
+    return None if text is None else Decimal(text)
+
+
+def _asked(conn: AsyncConnection, keys: Sequence[Sequence[str]]) -> tuple[Any, ...]:
+    """Keys as parameters: one JSON text, or an array a column."""
+    if conn.dialect.name == "postgresql":
+        return tuple(list(column) for column in zip(*keys, strict=True))
+    return (json.dumps(keys),)
+
+
+async def _fetch(
+    conn: AsyncConnection, statement: Mapping[str, str], parameters: tuple[Any, ...]
+) -> Sequence[Sequence[Any]]:
+    found = await conn.exec_driver_sql(statement[conn.dialect.name], parameters)
+    return found.all()
+
+
+async def _each(
+    conn: AsyncConnection, statement: Mapping[str, str], rows: Sequence[tuple[Any, ...]]
+) -> None:
+    """Run a statement once for each row of parameters, as one call of the driver."""
+    if rows:
+        await conn.exec_driver_sql(statement[conn.dialect.name], list(rows))
