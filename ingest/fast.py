@@ -7,6 +7,7 @@ accepts, the exact reader accepts with the same meaning; tests hold the two toge
 
 import re
 from collections import deque
+from collections.abc import Sequence
 from datetime import datetime
 from itertools import accumulate
 from operator import itemgetter
@@ -59,14 +60,39 @@ class FastReader:
                 body.decode()
         except JSON_ERRORS:
             return None
-        count = len(events)
-        if count > self._limits.max_batch_events:
+        if len(events) > self._limits.max_batch_events:
             return None
+        canonical = self._prove(events, body, lenient, len(body) + (0 if batch else 2), plain)
+        return None if canonical is None else Accepted(len(events), canonical)
+
+    def read_each(self, values: Sequence[bytes]) -> tuple[bytes, list[Any]] | None:
+        """The canonical array of values that hold one structured event each, and the events.
+
+        None when they are not all plainly right. The events have `source` and `id`.
+        """
+        body = b",".join(values)
+        plain = body.isascii() and b"\\" not in body and b"\x7f" not in body
+        try:
+            events = list(map(self._decode_event, values))
+            if not plain:
+                body.decode()
+        except JSON_ERRORS:
+            return None
+        canonical = self._prove(events, body, False, len(body) + 2, plain)
+        return None if canonical is None else (canonical, events)
+
+    def _prove(
+        self, events: list[Any], body: bytes, lenient: bool, size: int, plain: bool
+    ) -> bytes | None:
+        """The canonical array, when nothing is wrong with the events.
+
+        `body` is what they were read from; `size` is its length with the brackets of an array.
+        """
         versions = [event.specversion for event in events].count("1.0")
         for event in events:
             event.specversion = UNSET  # the same in all; it is not kept
         if (
-            (versions != count and not lenient)
+            (versions != len(events) and not lenient)
             or not self._are_sources({event.source for event in events})
             or not _are_times([event.time for event in events if event.time is not UNSET])
             or not self._is_data([event.data for event in events])
@@ -74,9 +100,7 @@ class FastReader:
         ):
             return None
         canonical: bytes = self._encode(events)
-        if not _is_all(body, canonical, versions, batch, plain):
-            return None
-        return Accepted(count, canonical)
+        return canonical if _is_all(body, canonical, versions, size, plain) else None
 
     def _are_sources(self, sources: set[str]) -> bool:
         new = sources - self._sources
@@ -190,14 +214,14 @@ def _are_texts(events: list[Any]) -> bool:
     return text_fault("".join(parts)) is None
 
 
-def _is_all(body: bytes, canonical: bytes, versions: int, batch: bool, plain: bool) -> bool:
+def _is_all(body: bytes, canonical: bytes, versions: int, size: int, plain: bool) -> bool:
     """Whether the events have no member that is not in the canonical form: a repeated one.
 
     When nothing is escaped, a body as long as its canonical form has no room for more, not even
     for white space. Else the quotes decide: a member more means two quotes more, and only an
     escaped quote (\\u0022, which becomes \\") could make up for it.
     """
-    if plain and len(canonical) + versions * _SPECVERSION == len(body) + (0 if batch else 2):
+    if plain and len(canonical) + versions * _SPECVERSION == size:
         return True
     return b"\\u0022" not in body and _quotes(canonical) + 4 * versions == _quotes(body)
 

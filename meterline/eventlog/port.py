@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
+from meterline.kernel.errors import UnavailableError
+
 Changed = Callable[[frozenset[int]], Awaitable[None]]
 """Told which partitions a reader has from now on."""
 
@@ -37,7 +39,10 @@ class Record:
     """Some consecutive events of one namespace.
 
     `events` is a compact UTF-8 JSON array of `count` canonical event objects (see `ingest.parse`).
-    `offset` is that of the last of them; `ingested_at` that of the first.
+    `offset` is that of the last of them; `ingested_at` that of the first. A record without events
+    and without `fault` only moves the position: the log has something there that is no event, or
+    not one for this reader. Where records begin and end may differ from read to read (see
+    `records.clip`).
     """
 
     partition: int
@@ -56,6 +61,14 @@ class Record:
     def first_offset(self) -> int:
         """The offset of the first event."""
         return self.offset if self.places is None else self.places.offsets[0]
+
+
+class LogGapError(UnavailableError):
+    """The log does not hold what comes after a position, and never will.
+
+    Records were deleted before they were read, or the log was made anew. People must decide;
+    nothing is skipped without them.
+    """
 
 
 class LogWriter(Protocol):
@@ -130,7 +143,9 @@ class LogReader(Protocol):
     async def skip(self, partition: int, through: int) -> None:
         """Give out only offsets above `through` from now on, and forget those up to it.
 
-        For a reader that is ahead of the log: the log was lost, or is an older copy.
+        For a reader that is ahead of the log: the log was lost, or is an older copy. A log that
+        cannot give out such offsets raises `LogGapError`; there it only means that a gap up to
+        `through` is accepted.
         """
         ...
 
