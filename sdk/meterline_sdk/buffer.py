@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
+from meterline_sdk import _json
+from meterline_sdk._request import Request
 from meterline_sdk._sync._client import Transport
 from meterline_sdk._sync.resources.events import Events
 from meterline_sdk.errors import APIError, BufferFullError, ConnectionFailedError, MeterlineError
@@ -39,7 +41,7 @@ class EventBuffer:
 
     def __init__(
         self,
-        events: Events,
+        send: Callable[[Sequence[Event]], None],
         *,
         max_events: int = 10_000,
         batch_events: int = 500,
@@ -49,7 +51,7 @@ class EventBuffer:
         when_full: Literal["drop", "raise"] = "drop",
         on_drop: OnDrop = log_drop,
     ) -> None:
-        self._events = events
+        self._send = send
         self._max_events = max_events
         self._batch_events = batch_events
         self._max_age = max_age_seconds
@@ -153,7 +155,7 @@ class EventBuffer:
     def _deliver(self, batch: list[Event]) -> None:
         while batch:
             try:
-                self._events.ingest(batch)
+                self._send(batch)
                 return
             except APIError as error:
                 if error.status < 500 and error.status not in (408, 429):
@@ -204,4 +206,17 @@ if hasattr(os, "register_at_fork"):
 
 def buffer_to(base_url: str, api_key: str | None, **options: Any) -> EventBuffer:
     """A buffer with a connection of its own: its thread shares nothing with the caller's."""
-    return EventBuffer(Events(Transport(base_url, api_key)), **options)
+    return EventBuffer(Events(Transport(base_url, api_key)).ingest, **options)
+
+
+def records_to(base_url: str, api_key: str | None, **options: Any) -> EventBuffer:
+    """A buffer of usage records (`id` and `body`), which are sent one by one, at once."""
+    transport = Transport(base_url, api_key)
+
+    def send(records: Sequence[Event]) -> None:
+        for record in records:
+            headers = {"content-type": "application/json", "idempotency-key": record["id"]}
+            content = _json.dumps(record["body"])
+            transport.send(Request("POST", "/api/v1/track", {}, content, headers))
+
+    return EventBuffer(send, **{**options, "batch_events": 1})

@@ -57,7 +57,7 @@ def some(count: int) -> list[dict[str, Any]]:
 
 def test_events_go_out_by_size_and_at_a_flush() -> None:
     server = Server()
-    buffer = EventBuffer(server.events(), batch_events=10, max_age_seconds=60)
+    buffer = EventBuffer(server.events().ingest, batch_events=10, max_age_seconds=60)
     for one in some(25):
         assert buffer.put(one)
     assert buffer.flush()
@@ -70,7 +70,7 @@ def test_events_go_out_by_size_and_at_a_flush() -> None:
 
 def test_events_go_out_by_age() -> None:
     server = Server()
-    buffer = EventBuffer(server.events(), batch_events=1000, max_age_seconds=0.05)
+    buffer = EventBuffer(server.events().ingest, batch_events=1000, max_age_seconds=0.05)
     buffer.put(some(1)[0])
     assert server.took.wait(10)
     buffer.close()
@@ -85,11 +85,11 @@ def test_a_full_buffer_makes_nobody_wait() -> None:
         assert isinstance(error, BufferFullError)
         dropped.extend(one["id"] for one in events)
 
-    buffer = EventBuffer(server.events(), max_events=5, batch_events=2, on_drop=on_drop)
+    buffer = EventBuffer(server.events().ingest, max_events=5, batch_events=2, on_drop=on_drop)
     taken = [one["id"] for one in some(8) if buffer.put(one)]
     assert taken == ["e0", "e1", "e2", "e3", "e4"]
     assert dropped == ["e5", "e6", "e7"]
-    strict = EventBuffer(server.events(), max_events=1, when_full="raise")
+    strict = EventBuffer(server.events().ingest, max_events=1, when_full="raise")
     strict.put(some(1)[0])
     with pytest.raises(BufferFullError):
         strict.put(some(2)[1])
@@ -102,7 +102,7 @@ def test_a_full_buffer_makes_nobody_wait() -> None:
 def test_an_outage_delays_and_loses_nothing() -> None:
     server = Server()
     server.failures = 3
-    buffer = EventBuffer(server.events(), retry_seconds=0.01, max_age_seconds=0.0)
+    buffer = EventBuffer(server.events().ingest, retry_seconds=0.01, max_age_seconds=0.0)
     for one in some(3):
         buffer.put(one)
     assert buffer.flush()
@@ -115,7 +115,7 @@ def test_refused_events_are_handed_back_and_the_others_sent() -> None:
     server.bad = {"e1"}
     dropped: list[str] = []
     buffer = EventBuffer(
-        server.events(),
+        server.events().ingest,
         batch_events=3,
         on_drop=lambda events, _: dropped.extend(one["id"] for one in events),
     )
@@ -131,7 +131,7 @@ def test_what_cannot_be_sent_at_the_end_is_handed_back() -> None:
     server.failures = 10**9
     dropped: list[str] = []
     buffer = EventBuffer(
-        server.events(),
+        server.events().ingest,
         retry_seconds=0.01,
         on_drop=lambda events, _: dropped.extend(one["id"] for one in events),
     )

@@ -1,8 +1,7 @@
 # Written by sdk/unasync.py from _async/_meterline.py: change that file.
 """The client."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
@@ -13,15 +12,20 @@ import httpx2
 from meterline_sdk import _json
 from meterline_sdk._events import event
 from meterline_sdk._json import body
-from meterline_sdk._request import Request, RetryPolicy
+from meterline_sdk._request import Request, RetryPolicy, idempotency_key
 from meterline_sdk._sync._client import Transport
+from meterline_sdk._sync.resources.credits import (
+    Credits,
+    Holds,
+    Reservations,
+    Transactions,
+)
 from meterline_sdk._sync.resources.entitlements import Entitlements, Features
 from meterline_sdk._sync.resources.events import Events
 from meterline_sdk._sync.resources.meters import Meters
 from meterline_sdk._sync.resources.subjects import Portal, Subjects
-from meterline_sdk.buffer import EventBuffer, buffer_to
+from meterline_sdk.buffer import EventBuffer, buffer_to, records_to
 from meterline_sdk.errors import (
-    BannedError,
     ConnectionFailedError,
     ForbiddenError,
     RateLimitError,
@@ -63,6 +67,7 @@ class Meterline:
         self._on_outage = on_outage
         self._buffer_options = dict(buffer or {})
         self._buffer: EventBuffer | None = None
+        self._records: EventBuffer | None = None
         self._api_key = api_key
         self.events = Events(self.transport)
         self.meters = Meters(self.transport)
@@ -70,6 +75,10 @@ class Meterline:
         self.portal = Portal(self.transport)
         self.features = Features(self.transport)
         self.entitlements = Entitlements(self.transport)
+        self.holds = Holds(self.transport)
+        self.credits = Credits(self.transport)
+        self.reservations = Reservations(self.transport)
+        self.transactions = Transactions(self.transport)
 
     @property
     def buffer(self) -> EventBuffer:
@@ -106,6 +115,43 @@ class Meterline:
 
         `tokens`, `cost_usd` and `credits` are what it will use, as well as you know.
         """
+        try:
+            return self.require(
+                subject,
+                model=model,
+                feature=feature,
+                tokens=tokens,
+                cost_usd=cost_usd,
+                credits=credits,
+                **more,
+            )
+        except (UsageLimitError, RateLimitError) as error:
+            return _json.read(Decision, {**error.body, "allowed": False})
+        except ForbiddenError as error:
+            if "limitType" not in error.body:
+                raise
+            return _json.read(Decision, {**error.body, "allowed": False})
+        except (ConnectionFailedError, ServerError):
+            if self._on_outage == "raise":
+                raise
+            return Decision(allowed=False, degraded=True)
+
+    def require(
+        self,
+        subject: str,
+        *,
+        model: str | None = None,
+        feature: str | None = None,
+        tokens: int | None = None,
+        cost_usd: Decimal | None = None,
+        credits: Decimal | int | None = None,
+        **more: Any,
+    ) -> Decision:
+        """As `check`, but a refusal raises.
+
+        Raises `UsageLimitError`, `RateLimitError`, `BannedError`, or `ForbiddenError` for a
+        feature that the subject does not have.
+        """
         estimate = body(tokens=tokens, cost_usd=cost_usd, credits=credits)
         asked = body(
             subject=subject, model=model, feature=feature, estimate=estimate or None, **more
@@ -114,16 +160,12 @@ class Meterline:
         request = Request("POST", "/api/v1/check", {}, _json.dumps(asked), headers, decides=True)
         try:
             return _json.read(Decision, self.transport.send(request))
-        except (UsageLimitError, RateLimitError) as error:
-            return replace(_json.read(Decision, {**error.body, "allowed": False}), allowed=False)
-        except (BannedError, ForbiddenError) as error:
-            if "limitType" not in error.body:
-                raise
-            return _json.read(Decision, {**error.body, "allowed": False})
         except (ConnectionFailedError, ServerError):
             if self._on_outage == "raise":
                 raise
-            return Decision(allowed=self._on_outage == "allow", degraded=True)
+            if self._on_outage == "deny":
+                raise ConnectionFailedError("nobody can be asked, so the answer is no") from None
+            return Decision(allowed=True, degraded=True)
 
     def has_access(self, subject: str, feature_key: str) -> Value:
         """Whether the subject may use a feature now."""
@@ -134,10 +176,45 @@ class Meterline:
                 raise
             return Value(has_access=self._on_outage == "allow", degraded=True)
 
+    def record_response(
+        self,
+        subject: str,
+        response: Mapping[str, Any],
+        *,
+        provider: str,
+        estimated: bool = False,
+        id: str | None = None,
+        tags: Sequence[str] | None = None,
+        conversation_id: str | None = None,
+    ) -> bool:
+        """Record in the background what a provider's answer says was used; returns at once.
+
+        It is counted once for its `id`. False when the buffer is full.
+        """
+        record = body(
+            key=subject,
+            provider=provider,
+            response=response,
+            estimated=estimated or None,
+            tags=tags,
+            conversation_id=conversation_id,
+        )
+        return self.records.put({"id": id or idempotency_key(), "body": record})
+
+    @property
+    def records(self) -> EventBuffer:
+        """What `record_response` fills: flush it, or look at its length."""
+        if self._records is None:
+            self._records = records_to(
+                self.transport.base_url, self._api_key, **self._buffer_options
+            )
+        return self._records
+
     def close(self) -> None:
-        """Send what waits in the buffer, and close the connections."""
-        if self._buffer is not None:
-            self._buffer.close()
+        """Send what waits in the buffers, and close the connections."""
+        for buffer in (self._buffer, self._records):
+            if buffer is not None:
+                buffer.close()
         self.transport.close()
 
     def __enter__(self) -> Self:

@@ -1,0 +1,303 @@
+"""A provider's own client that asks before each call, and records afterwards what it used.
+
+The caller sees exactly what the provider's client gives; each method that costs takes `user_id=`
+(the subject) and may take `track=` (`tags`, `conversation_id`, `estimate`) on top. Public methods
+are wrapped, not the transport. What was used is recorded in the background, so that nobody waits
+for it.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from meterline_sdk._async._meterline import AsyncMeterline
+from meterline_sdk._request import idempotency_key
+from meterline_sdk.providers.shape import Body, Kwargs, Method, Methods, Seen
+
+_COPIES = ("with_options", "copy")
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call of a provider on behalf of a subject."""
+
+    id: str
+    subject: str
+    track: Mapping[str, Any]
+    kwargs: Kwargs
+    injected: bool
+
+
+class AsyncTracker:
+    """Asks Meterline before calls, and tells it afterwards. `check=False` only tells."""
+
+    def __init__(self, meterline: AsyncMeterline, provider: str, *, check: bool = True) -> None:
+        self._meterline = meterline
+        self._provider = provider
+        self._check = check
+
+    async def before(self, call: Call) -> None:
+        """Raises `UsageLimitError`, `RateLimitError`, `BannedError` when it must not be made."""
+        if self._check:
+            estimate = call.track.get("estimate") or {}
+            await self._meterline.require(
+                call.subject, model=call.kwargs.get("model"), **dict(estimate)
+            )
+
+    def after(self, call: Call, body: Body, *, estimated: bool) -> None:
+        """Record what was used; returns at once."""
+        self._meterline.record_response(
+            call.subject,
+            body,
+            provider=self._provider,
+            estimated=estimated,
+            id=call.id,
+            tags=call.track.get("tags"),
+            conversation_id=call.track.get("conversation_id"),
+        )
+
+
+class AsyncTracked:
+    """A provider's client, or a part of it."""
+
+    def __init__(
+        self,
+        inner: Any,
+        methods: Methods,
+        tracker: AsyncTracker,
+        path: str = "",
+        raw: bool = False,
+    ) -> None:
+        self._inner = inner
+        self._methods = methods
+        self._tracker = tracker
+        self._path = path
+        self._raw = raw
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        path = self._path + name
+        method = self._methods.get(path)
+        if method is not None:
+            return _wrapped(value, method, self._tracker, self._raw)
+        if name == "with_raw_response":
+            return AsyncTracked(value, self._methods, self._tracker, self._path, True)
+        if name in _COPIES and not self._path:
+            return self._copying(value)
+        if any(known.startswith(f"{path}.") for known in self._methods):
+            return AsyncTracked(value, self._methods, self._tracker, f"{path}.", self._raw)
+        return value
+
+    def _copying(self, copy: Callable[..., Any]) -> Callable[..., "AsyncTracked"]:
+        def run(*args: Any, **kwargs: Any) -> AsyncTracked:
+            return AsyncTracked(copy(*args, **kwargs), self._methods, self._tracker)
+
+        return run
+
+    async def __aenter__(self) -> Self:
+        await self._inner.__aenter__()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._inner.__aexit__(kind, error, traceback)
+
+
+def _wrapped(value: Any, method: Method, tracker: AsyncTracker, raw: bool) -> Callable[..., Any]:
+    def call_of(kwargs: Kwargs, user_id: str, track: Mapping[str, Any] | None) -> Call:
+        prepared, injected = method.prepare(kwargs)
+        return Call(idempotency_key(), user_id, track or {}, prepared, injected)
+
+    async def called(
+        *args: Any, user_id: str, track: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        call = call_of(kwargs, user_id, track)
+        await tracker.before(call)
+        result = await value(*args, **call.kwargs)
+        if raw:
+            return AsyncTrackedRaw(result, method, tracker, call)
+        return _result(result, method, tracker, call)
+
+    def streamed(
+        *args: Any, user_id: str, track: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        call = call_of(kwargs, user_id, track)
+        return AsyncTrackedStream(value(*args, **call.kwargs), method, tracker, call, ask=True)
+
+    def managed(
+        *args: Any, user_id: str, track: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> Any:
+        call = call_of(kwargs, user_id, track)
+        return AsyncTrackedManager(value(*args, **call.kwargs), method, tracker, call)
+
+    if method.kind == "manager":
+        return managed
+    # An asynchronous generator cannot be asked about before it runs.
+    return streamed if inspect.isasyncgenfunction(value) else called
+
+
+def _result(result: Any, method: Method, tracker: AsyncTracker, call: Call) -> Any:
+    """A result whose use is recorded now, or a stream that will say it."""
+    if method.kind == "stream" or call.kwargs.get("stream"):
+        return AsyncTrackedStream(result, method, tracker, call)
+    body = method.body(result, call.kwargs)
+    if body is not None:
+        tracker.after(call, body, estimated=False)
+    return result
+
+
+class AsyncTrackedStream:
+    """A provider's stream. What was used is recorded at its end, or when it is dropped."""
+
+    def __init__(
+        self, inner: Any, method: Method, tracker: AsyncTracker, call: Call, ask: bool = False
+    ) -> None:
+        self._inner = inner
+        self._iterator: Any = None
+        self._method = method
+        self._tracker = tracker
+        self._call = call
+        self._ask = ask
+        self._seen = Seen()
+        self._ended = False
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(self._inner, name)
+        if name.startswith("get_final_") and callable(value):
+            return self._final(value)
+        return value
+
+    def _final(self, value: Any) -> Callable[..., Any]:
+        async def run(*args: Any, **kwargs: Any) -> Any:
+            result = await value(*args, **kwargs)
+            body = self._method.body(result, self._call.kwargs)
+            if body is not None:
+                self._seen.body, self._seen.final = body, True
+            return result
+
+        return run
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Any:
+        if self._ask:
+            self._ask = False
+            try:
+                await self._tracker.before(self._call)
+            except BaseException:
+                self._ended = True
+                raise
+        if self._iterator is None:
+            self._iterator = aiter(self._inner)
+        while True:
+            try:
+                chunk = await anext(self._iterator)
+            except StopAsyncIteration:
+                self._end()
+                raise
+            except BaseException:
+                self._end()
+                raise
+            self._method.watch(self._seen, chunk)
+            if not (self._call.injected and self._method.hidden(chunk)):
+                return chunk
+
+    def _end(self) -> None:
+        if self._ended or self._ask:
+            return
+        self._ended = True
+        snapshot = None if self._seen.final else self._method.snapshot(self._inner)
+        body = None if snapshot is None else self._method.body(snapshot, self._call.kwargs)
+        if self._seen.final:
+            self._tracker.after(self._call, self._seen.body, estimated=False)
+        elif body is not None:
+            self._tracker.after(self._call, body, estimated=False)
+        else:
+            guess = self._method.guess(self._seen, self._call.kwargs)
+            self._tracker.after(self._call, guess, estimated=True)
+
+    async def close(self) -> None:
+        """Close the stream, and record what was used of it."""
+        close = getattr(self._inner, "close", None) or getattr(self._inner, "aclose", None)
+        try:
+            if close is not None:
+                await close()
+        finally:
+            self._end()
+
+    async def __aenter__(self) -> Self:
+        enter = getattr(self._inner, "__aenter__", None)
+        if enter is not None:
+            await enter()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            leave = getattr(self._inner, "__aexit__", None)
+            if leave is not None:
+                await leave(kind, error, traceback)
+        finally:
+            self._end()
+
+    def __del__(self) -> None:
+        if "_ended" in self.__dict__:
+            self._end()
+
+
+class AsyncTrackedManager:
+    """A provider's helper that reads a stream inside a `with` block."""
+
+    def __init__(self, inner: Any, method: Method, tracker: AsyncTracker, call: Call) -> None:
+        self._inner = inner
+        self._method = method
+        self._tracker = tracker
+        self._call = call
+        self._stream: AsyncTrackedStream | None = None
+
+    async def __aenter__(self) -> AsyncTrackedStream:
+        await self._tracker.before(self._call)
+        stream = await self._inner.__aenter__()
+        self._stream = AsyncTrackedStream(stream, self._method, self._tracker, self._call)
+        return self._stream
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self._inner.__aexit__(kind, error, traceback)
+        finally:
+            if self._stream is not None:
+                self._stream._end()
+
+
+class AsyncTrackedRaw:
+    """A provider's raw response; its content is recorded like that of an ordinary one."""
+
+    def __init__(self, inner: Any, method: Method, tracker: AsyncTracker, call: Call) -> None:
+        self._inner = inner
+        self._stream: AsyncTrackedStream | None = None
+        parsed = _result(inner.parse(), method, tracker, call)
+        if isinstance(parsed, AsyncTrackedStream):
+            self._stream = parsed
+
+    def parse(self, *args: Any, **kwargs: Any) -> Any:
+        """The content."""
+        return self._inner.parse(*args, **kwargs) if self._stream is None else self._stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)

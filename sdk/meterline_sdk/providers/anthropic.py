@@ -1,0 +1,58 @@
+"""Anthropic: messages."""
+
+from typing import Any
+
+from meterline_sdk.providers.shape import (
+    Body,
+    Kwargs,
+    Method,
+    Methods,
+    Seen,
+    characters,
+    picked,
+    plain,
+    tokens_of,
+)
+
+_MESSAGE = ("id", "type", "model", "usage")
+
+
+def _body(result: Any, kwargs: Kwargs) -> Body | None:
+    found = {"model": kwargs.get("model"), **picked(result, *_MESSAGE)}
+    return found if "usage" in found else None
+
+
+def _watch(seen: Seen, event: Any) -> None:
+    kind = getattr(event, "type", None)
+    if kind == "message_start":
+        seen.body.update(picked(event.message, *_MESSAGE))
+    elif kind == "content_block_delta":
+        delta = event.delta
+        for name in ("text", "partial_json", "thinking"):
+            seen.text += len(getattr(delta, name, None) or "")
+    elif kind == "message_delta" and getattr(event, "usage", None) is not None:
+        # Figures are cumulative; what is left out keeps its earlier value.
+        seen.body["usage"] = {**seen.body.get("usage", {}), **plain(event.usage)}
+        seen.final = True
+
+
+def _guess(seen: Seen, kwargs: Kwargs) -> Body:
+    asked = characters(kwargs.get("messages")) + characters(kwargs.get("system"))
+    # The beginning of the stream has told the input already.
+    used = {"input_tokens": tokens_of(asked), **seen.body.get("usage", {})}
+    used["output_tokens"] = max(used.get("output_tokens") or 0, tokens_of(seen.text))
+    model = {"model": kwargs.get("model"), "type": "message"}
+    return {**model, **seen.body, "usage": used}
+
+
+_MESSAGES = Method("call", _body, _watch, _guess)
+_STREAM = Method("manager", _body, _watch, _guess)
+
+METHODS: Methods = {
+    "messages.create": _MESSAGES,
+    "messages.parse": _MESSAGES,
+    "messages.stream": _STREAM,
+    "beta.messages.create": _MESSAGES,
+    "beta.messages.parse": _MESSAGES,
+    "beta.messages.stream": _STREAM,
+}

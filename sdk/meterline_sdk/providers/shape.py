@@ -1,0 +1,89 @@
+"""What the tracked clients need to know of a provider's method. Pure."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Kwargs = dict[str, Any]
+Body = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Seen:
+    """What has been seen of a stream: the parts of a body, and how much text came."""
+
+    body: Body = field(default_factory=dict)
+    text: int = 0
+    """Characters of output."""
+    final: bool = False
+    """Whether the provider has said what was used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A public method of a provider's client that costs something.
+
+    `kind`: `call` answers with a result, or with a stream if it is asked to; `stream` always with
+    a stream; `manager` with a context manager around a helper that reads a stream.
+    """
+
+    kind: Literal["call", "stream", "manager"]
+    body: Callable[[Any, Kwargs], Body | None]
+    """The result's body as the server reads it, without any content; None: nothing was used."""
+    watch: Callable[[Seen, Any], None]
+    """Note what a chunk of a stream says."""
+    guess: Callable[[Seen, Kwargs], Body]
+    """The body of a stream that was dropped before the provider said what was used."""
+    prepare: Callable[[Kwargs], tuple[Kwargs, bool]] = lambda kwargs: (kwargs, False)
+    """Arguments that make the provider say what was used, and whether it was asked to only here."""
+    hidden: Callable[[Any], bool] = lambda _: False
+    """Whether a chunk is there only because `prepare` asked for it."""
+    snapshot: Callable[[Any], Any] = lambda _: None
+    """What a helper has gathered so far; None when nothing has come."""
+
+
+Methods = Mapping[str, Method]
+"""By the path from the client: `chat.completions.create`."""
+
+
+def picked(value: Any, *names: str) -> Body:
+    """Some members of an object of a provider's package, as JSON, without those that are None."""
+    found: Body = {}
+    for name in names:
+        one = plain(getattr(value, name, None))
+        if one is not None:
+            found[name] = one
+    return found
+
+
+def plain(value: Any) -> Any:
+    """An object of a provider's package as JSON."""
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if hasattr(value, "dict") and callable(value.dict):
+        return value.dict()
+    return value
+
+
+def characters(value: Any) -> int:
+    """How much text there is in a request's messages, however they are nested."""
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        return sum(
+            characters(one)
+            for name, one in value.items()
+            if name in ("content", "text", "parts", "input", "system", "prompt", "contents")
+        )
+    if isinstance(value, list | tuple):
+        return sum(map(characters, value))
+    for name in ("text", "parts", "content"):
+        inner = getattr(value, name, None)
+        if inner is not None:
+            return characters(inner)
+    return 0
+
+
+def tokens_of(count: int) -> int:
+    """About how many tokens so many characters are: four each, as providers say of English."""
+    return -(-count // 4)
