@@ -28,6 +28,7 @@ from urllib.parse import unquote, urlsplit
 import httpx
 
 from aggregator.stores.clickhouse import ClickHouseOptions
+from aggregator.stores.layout import Layout
 from tests.support.server import cli_environment
 
 URL_VARIABLE = "METERLINE_TEST_CLICKHOUSE_URL"
@@ -37,8 +38,16 @@ _ROOT = Path(__file__).resolve().parents[2]
 class ClickHouseBridge:
     """One bridge and its folder."""
 
-    def __init__(self, folder: Path, *, user: str = "default", password: str = "secret") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        user: str = "default",
+        password: str = "secret",
+        cluster: str | None = None,
+    ) -> None:
         self.folder = folder
+        self.cluster = cluster
         self.user = user
         self.password = password
         self.url = ""
@@ -53,8 +62,17 @@ class ClickHouseBridge:
     def options(self, database: str = "default", **more: Any) -> ClickHouseOptions:
         """What an engine needs to use it."""
         return ClickHouseOptions(
-            url=self.url, database=database, user=self.user, password=self.password, **more
+            url=self.url,
+            database=database,
+            user=self.user,
+            password=self.password,
+            **{"layout": self.layout, **more},
         )
+
+    @property
+    def layout(self) -> Layout:
+        """How its tables are laid out: in a cluster, as if there were several shards."""
+        return Layout(cluster=self.cluster, sharded=self.cluster is not None)
 
     @property
     def pid(self) -> int:
@@ -66,6 +84,7 @@ class ClickHouseBridge:
         assert self._process is None
         command = [sys.executable, "-m", "tests.support.clickhouse_bridge", str(self.folder)]
         command += ["--user", self.user, "--password", self.password]
+        command += ["--cluster", self.cluster or ""]
         command += ["--port", str(urlsplit(self.url).port or 0)]
         self._process = subprocess.Popen(
             command,
@@ -124,10 +143,10 @@ class ClickHouseBridge:
 
 
 @cache
-def shared_bridge() -> ClickHouseBridge:
+def shared_bridge(cluster: str | None = None) -> ClickHouseBridge:
     """A bridge for all tests of this run; they use databases of their own, and set no faults."""
     folder = Path(tempfile.mkdtemp(prefix="meterline-clickhouse-"))
-    bridge = ClickHouseBridge(folder).start()
+    bridge = ClickHouseBridge(folder / "store", cluster=cluster).start()
 
     def end() -> None:
         bridge.kill()

@@ -1,11 +1,12 @@
 """ClickHouse's HTTP protocol over the embedded engine, as far as our client speaks it.
 
-    python -m tests.support.clickhouse_bridge FOLDER [--port N] [--user U --password P]
+    python -m tests.support.clickhouse_bridge FOLDER [--port N] [--password P] [--cluster C]
 
 Tests start it through `tests.support.clickhouse`. It prints its address as a line of JSON, and ends
 when its standard input does. What a server would do and this does not: `KILL QUERY` answers and
-ends nothing, answers are never streamed, and there is no Keeper, so no replicated table and no
-`ON CLUSTER`. Limits of addresses and form fields are those of a server as it comes.
+ends nothing, answers are never streamed, and there is no Keeper. With `--cluster` it is the one
+server of a cluster of that name: `ON CLUSTER` is left out, replicated tables become plain ones, and
+`Distributed` tables work. Limits of addresses and form fields are those of a server as it comes.
 
 Faults are set by POST /_bridge/faults with a JSON array of objects: `kind`, and `match` (a part of
 the statement), `times` (-1: always), `seconds`, `code`. `refuse` closes the connection before the
@@ -53,6 +54,19 @@ _READS = re.compile(r"[\s(]*(SELECT|WITH|SHOW|DESC|DESCRIBE|EXISTS|EXPLAIN)\b", 
 _FORMAT = re.compile(r"\bFORMAT\s+(\w+)\s*;?\s*$", re.I)
 _CODE = re.compile(r"Code: (\d+)\.")
 _STATUS = {60: 404, 81: 404, 62: 400, 516: 403, 164: 403}
+
+
+_CONFIG = """<clickhouse><tcp_port>9000</tcp_port><remote_servers><{0}><shard><replica>
+<host>127.0.0.1</host><port>9000</port></replica></shard></{0}></remote_servers></clickhouse>"""
+_ALONE = (
+    (re.compile(r" ON CLUSTER '\w+'"), ""),
+    (re.compile(r"\bReplicated(\w*MergeTree)\('[^']*', '[^']*'\)"), r"\1"),
+    (
+        re.compile(r"\breplicated_(deduplication_window = \d+), replicated_\w+_seconds = \d+"),
+        r"non_replicated_\1",
+    ),
+)
+"""What a cluster's statements become on a server without Keeper."""
 
 
 class EngineFault(Exception):
@@ -145,8 +159,9 @@ class Engine:
 class State:
     """What the requests share."""
 
-    def __init__(self, engine: Engine, user: str, password: str) -> None:
+    def __init__(self, engine: Engine, user: str, password: str, clustered: bool) -> None:
         self.engine = engine
+        self.clustered = clustered
         self.login = f"{user}:{password}"
         self.faults: list[dict[str, Any]] = []
         self.statements: deque[dict[str, Any]] = deque(maxlen=10_000)
@@ -300,6 +315,8 @@ class Request(BaseHTTPRequestHandler):
     ) -> tuple[bytes, dict[str, str]]:
         if sql.lstrip().upper().startswith("KILL QUERY"):
             return b"", {}
+        for pattern, instead in _ALONE if self.state.clustered and not _READS.match(sql) else ():
+            sql = pattern.sub(instead, sql)
         database = values.get("database", "default")
         engine = self.state.engine
         if data is not None:
@@ -388,7 +405,7 @@ class Server(ThreadingHTTPServer):
     request_queue_size = 128
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exception() if sys.version_info >= (3, 11) else None, OSError):
+        if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
 
@@ -398,9 +415,16 @@ def main() -> None:
     given.add_argument("--port", type=int, default=0)
     given.add_argument("--user", default="default")
     given.add_argument("--password", default="")
+    given.add_argument("--cluster", default="")
     options = given.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    Request.state = State(Engine(str(options.folder)), options.user, options.password)
+    path = str(options.folder.resolve())
+    if options.cluster:
+        config = options.folder.with_suffix(".xml").resolve()
+        config.write_text(_CONFIG.format(options.cluster))
+        path += f"?config-file={config}"
+    engine = Engine(path)
+    Request.state = State(engine, options.user, options.password, bool(options.cluster))
     server = Server(("127.0.0.1", options.port), Request)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(json.dumps({"url": f"http://127.0.0.1:{server.server_port}"}), flush=True)

@@ -5,6 +5,9 @@ stands for a database of a ClickHouse server instead: the one that METERLINE_TES
 names, else the bridge. So the whole suite of the aggregator runs over HTTP, too:
 
     METERLINE_TEST_STORE=clickhouse python -m pytest tests/aggregator
+
+With METERLINE_TEST_STORE=sharded the tables are those of a cluster with shards, which
+METERLINE_TEST_CLUSTER names where the server is a real one.
 """
 
 import os
@@ -13,25 +16,33 @@ from pathlib import Path
 from typing import Any
 
 from aggregator.stores.clickhouse import ClickHouseEngine, ClickHouseOptions
+from aggregator.stores.layout import Layout
 from tests.support.clickhouse import URL_VARIABLE, shared_bridge, shared_options
 
 STORE_VARIABLE = "METERLINE_TEST_STORE"
+CLUSTER_VARIABLE = "METERLINE_TEST_CLUSTER"
+_BRIDGE_CLUSTER = "bridge"
 
 
 def over_http() -> bool:
     """Whether the suite runs on a server."""
-    return os.environ.get(STORE_VARIABLE) == "clickhouse"
+    return os.environ.get(STORE_VARIABLE, "embedded") != "embedded"
 
 
 def store_at(folder: Path) -> Path | ClickHouseOptions:
     """Where the store of a folder is: the first argument of `ClickHouseEngine`."""
     if not over_http():
         return folder
+    sharded = os.environ[STORE_VARIABLE] == "sharded"
     if URL_VARIABLE not in os.environ:
         # Children of this test have to find the same server.
-        bridge = shared_bridge()
+        bridge = shared_bridge(_BRIDGE_CLUSTER if sharded else None)
         os.environ[URL_VARIABLE] = bridge.url.replace("://", f"://{bridge.user}:{bridge.password}@")
-    return shared_options(f"test_{sha256(str(folder).encode()).hexdigest()[:16]}")
+    layout = Layout()
+    if sharded:
+        layout = Layout(os.environ.get(CLUSTER_VARIABLE, _BRIDGE_CLUSTER), sharded=True)
+    name = f"test_{sha256(str(folder).encode()).hexdigest()[:16]}"
+    return shared_options(name, layout=layout)
 
 
 def open_engine(folder: Path, **options: Any) -> ClickHouseEngine:
