@@ -27,6 +27,7 @@ class Sender:
     def __init__(self, events: EventWriter) -> None:
         self._events = events
         self._sent: set[Key] = set()
+        self._under_way: set[asyncio.Future[None]] = set()
         self._grouping: Grouping[tuple[str, UsageEvent], None] = Grouping(
             self._write, name="events of holds", max_items=_MAX_WAITING, max_group_items=_MAX_GROUP
         )
@@ -35,10 +36,12 @@ class Sender:
         """Append events soon, without waiting. They are in the outbox, so failing is allowed."""
         for one in events:
             try:
-                self._grouping.submit(one).add_done_callback(_look_at)
+                future = self._grouping.submit(one)
             except UnavailableError as error:
                 log.warning("events of holds will be written later", error=error.detail)
                 return
+            self._under_way.add(future)
+            future.add_done_callback(self._done)
 
     async def resend(self, waiting: Sequence[tuple[str, str, str]]) -> int:
         """Append outbox rows (namespace, hold, event) that are not known to be durable."""
@@ -56,6 +59,11 @@ class Sender:
     def give_back(self, keys: Sequence[Key]) -> None:
         """They could not be noted."""
         self._sent.update(keys)
+
+    async def flush(self) -> None:
+        """Return when nothing waits any more."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
 
     async def close(self) -> None:
         """Append what waits."""
@@ -79,6 +87,12 @@ class Sender:
             self._sent.clear()
         return outcomes
 
+    def _done(self, future: asyncio.Future[None]) -> None:
+        self._under_way.discard(future)
+        if not future.cancelled():
+            # It was logged; asyncio would complain of an error that nobody has seen.
+            future.exception()
+
     async def _append(self, namespace: str, events: Sequence[UsageEvent]) -> Exception | None:
         """Make events durable; the error when they are not."""
         try:
@@ -92,8 +106,3 @@ class Sender:
         self._sent.update((namespace, one.id) for one in events)
         return None
 
-
-def _look_at(future: "asyncio.Future[None]") -> None:
-    """It was logged; asyncio would complain of an error that nobody has seen."""
-    if not future.cancelled():
-        future.exception()

@@ -205,6 +205,11 @@ class Holding:
             account = (await store.lock(conn, [place])).get(place)
         return ("0", "0") if account is None else (str(account.held), str(account.pending))
 
+    async def settle(self) -> None:
+        """Let every event of a confirmed hold be counted."""
+        await self.holds.sender.flush()
+        await self.sink.catch_up()
+
     async def usage(self, subject: str = "ann", feature: str = "tokens") -> Decimal:
         """What the meter says, as a full calculation answers."""
         self.clock.advance(0.001)

@@ -1,14 +1,14 @@
 """Two-phase holds as a table: a line a step, with what must come of it."""
 
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
+from entitlements.events import UsageEvent
 from entitlements.holds.model import Hold, OnExcess, Place
 from entitlements.holds.service import HoldRequest, accepted
+from meterline.db.engine import Database
 from meterline.kernel.errors import ConflictError, MeterlineError, NotFoundError, UsageLimitError
-from tests.support.database import migrated
 from tests.support.holding import NAMESPACE, Holding, holding
 
 # step                                   | what comes of it
@@ -198,8 +198,8 @@ STORIES = {
 
 
 @pytest.mark.parametrize("story", STORIES)
-async def test_a_story(story: str, tmp_path: Path) -> None:
-    async with migrated(tmp_path) as database, holding(database) as on:
+async def test_a_story(story: str, any_database: Database) -> None:
+    async with holding(any_database) as on:
         await on.entitle()
         await on.entitle("bob")
         for line in STORIES[story].strip().splitlines():
@@ -224,9 +224,7 @@ async def _step(on: Holding, step: str) -> str:
             on.clock.advance(0.001)
             await _use(on, plain[0])
         case "settle":
-            await on.holds.sender.close()
-            on.holds.sender.__init__(on.sink)  # type: ignore[misc]
-            await on.sink.catch_up()
+            await on.settle()
         case "standing":
             return " ".join(await on.standing())
         case "usage":
@@ -237,8 +235,6 @@ async def _step(on: Holding, step: str) -> str:
 
 
 async def _use(on: Holding, amount: str) -> None:
-    from entitlements.events import UsageEvent
-
     number = len(on.sink.seen)
     event = UsageEvent(f"u{number}", "/app", "llm.usage", "ann", on.clock(), {"tokens": amount})
     await on.sink.write(NAMESPACE, [event])

@@ -1,0 +1,70 @@
+"""Processes that race for one balance never spend more than there is."""
+
+import subprocess
+import sys
+from decimal import Decimal
+
+from sqlalchemy import text
+
+from entitlements.holds.service import HoldRequest, accepted
+from meterline.db.engine import Database
+from tests.entitlements.holds.racer import PLACE
+from tests.support.database import opened
+from tests.support.holding import holding
+
+BALANCE = 1000
+PROCESSES, CLIENTS = 2, 32
+
+
+def _race(url: str, *options: str) -> int:
+    command = [sys.executable, "-m", "tests.entitlements.holds.racer", url, str(CLIENTS), *options]
+    racers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(PROCESSES)
+    ]
+    got = 0
+    try:
+        for racer in racers:
+            assert racer.stdout is not None
+            assert racer.stdout.readline() == "ready\n"
+        for racer in racers:
+            assert racer.stdin is not None
+            racer.stdin.write("go\n")
+            racer.stdin.flush()
+        for racer in racers:
+            out, _ = racer.communicate(timeout=120)
+            assert racer.returncode == 0
+            got += int(out)
+    finally:
+        for racer in racers:
+            racer.kill()
+            racer.communicate()
+    return got
+
+
+async def _ready(database: Database) -> None:
+    async with holding(database) as on:
+        await on.entitle()
+        await on.grant(BALANCE + 1)
+        # The row that everybody decides on; and a hold, so that there is an account.
+        accepted(await on.holds.request(HoldRequest(PLACE, Decimal(1), ttl_seconds=Decimal(0))))
+
+
+async def _held(database: Database) -> tuple[int, str]:
+    async with database.read() as conn:
+        count = await conn.scalar(text("SELECT count(*) FROM holds WHERE state = 'open'"))
+        held = await conn.scalar(text("SELECT held FROM hold_accounts"))
+    return int(count), str(held)
+
+
+async def test_sixty_four_clients_of_two_processes_get_exactly_the_balance(any_url: str) -> None:
+    async with opened(any_url) as database:
+        await _ready(database)
+        assert _race(any_url) == BALANCE
+        assert await _held(database) == (BALANCE + 1, str(BALANCE + 1))
+
+
+async def test_without_the_locks_they_get_more(any_url: str) -> None:
+    async with opened(any_url) as database:
+        await _ready(database)
+        assert _race(any_url, "unlocked") > BALANCE
