@@ -66,6 +66,15 @@ def make_key(namespace: str, name: str, scopes: Iterable[str], now: datetime) ->
     return ApiKey(new_ulid(now), prefix, hash_key(text), namespace, name, wanted, now), text
 
 
+def given_key(text: str, name: str, now: datetime) -> ApiKey:
+    """What to keep of a key that was made elsewhere: the default namespace's administrator's."""
+    prefix = prefix_of(text)
+    if prefix is None:
+        raise ValidationError("a key is ml_, 12 of a-z and 0-9, _, and 43 of A-Z a-z 0-9 _ -")
+    scopes = frozenset({"admin"})
+    return ApiKey(new_ulid(now), prefix, hash_key(text), DEFAULT_NAMESPACE, name, scopes, now)
+
+
 def hash_key(text: str) -> bytes:
     """What is kept of a key's text."""
     return hashlib.sha256(text.encode()).digest()

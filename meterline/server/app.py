@@ -1,15 +1,18 @@
 """The ASGI application: hot endpoints by a dictionary look-up, everything else through FastAPI."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from prometheus_client import CollectorRegistry, generate_latest
 from starlette.routing import Match
 
+from meterline.kernel.errors import MeterlineError
 from meterline.server.health import Readiness
 from meterline.server.openapi import build_openapi
 from meterline.server.telemetry import METHODS, RequestObserver
@@ -20,6 +23,7 @@ from meterline.web.problem import install_problem_handlers
 from portal.cors import PortalCors
 
 _METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+_SCRAPE_SECONDS = 3.0
 _MAX_BODY_BYTES = 4 * 1024 * 1024
 
 
@@ -146,8 +150,12 @@ def _operations_router(parts: AppParts, api: FastAPI) -> APIRouter:
         summary="Whether the server can do its work",
         responses={503: {"description": "A check failed.", "content": {"application/json": {}}}},
     )
-    async def readyz() -> ExactJSONResponse:
-        ready, body = await parts.readiness.report()
+    async def readyz(
+        exclude: Annotated[
+            list[str] | None, Query(max_length=16, description="Leave this check out.")
+        ] = None,
+    ) -> ExactJSONResponse:
+        ready, body = await parts.readiness.report(exclude or ())
         return ExactJSONResponse(body, status_code=200 if ready else 503)
 
     if parts.serve_metrics:
@@ -160,7 +168,10 @@ def _operations_router(parts: AppParts, api: FastAPI) -> APIRouter:
         )
         async def metrics() -> Response:
             for refresh in parts.before_scrape:
-                await refresh()
+                # What cannot be asked now is as it was; the others are told all the same.
+                with suppress(MeterlineError, TimeoutError):
+                    async with asyncio.timeout(_SCRAPE_SECONDS):
+                        await refresh()
             return Response(generate_latest(parts.registry), media_type=_METRICS_TYPE)
 
     @router.get("/openapi.json", summary="This API as OpenAPI 3.1")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, SecretStr, field_validator
 
-from meterline.server.sections import Positive, Seconds, Section
+from meterline.server.sections import MIB, Positive, Seconds, Section
 
 _SCHEMES = ("postgresql://", "postgres://", "sqlite:///")
 
@@ -26,6 +26,87 @@ class EventLogSettings(Section):
         " catches up.",
     )
     compression_level: int = Field(1, ge=1, le=19, description="zstd level of the embedded file.")
+
+
+class KafkaSettings(Section):
+    """The Apache Kafka cluster of `eventlog.kind: kafka`."""
+
+    bootstrap: str = Field(
+        "127.0.0.1:9092", description="`host:port` of brokers, several with commas between them."
+    )
+    topic: str = Field(
+        "meterline.events",
+        pattern=r"^[A-Za-z0-9._-]{1,200}$",
+        description="The topic of events; dead letters go to the same name with `.dead-letters`.",
+    )
+    group: str = Field("meterline-sinks", min_length=1, description="Consumer group of the sinks.")
+    default_namespace: str = Field(
+        "default",
+        description="Namespace of records of others, when they have no header"
+        " `meterline-namespace`.",
+    )
+    partitions: int = Field(
+        12,
+        ge=1,
+        le=10_000,
+        description="Partitions of the topic, and so the most sinks that can work side by side."
+        " Fixed for the topic's life.",
+    )
+    replication: int = Field(3, ge=1, le=32_767, description="Replicas of each partition.")
+    min_insync_replicas: int = Field(
+        2, ge=1, le=32_767, description="Replicas that have an event before it is acknowledged."
+    )
+    create_topics: bool = Field(True, description="Make the topics that are missing.")
+    retention_seconds: Positive = Field(
+        604_800,
+        description="How long topics that are made keep events; a sink that is away for longer"
+        " loses some, and says so.",
+    )
+    max_record_bytes: Positive = Field(
+        32 * MIB, description="Largest compressed batch that the topics take."
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How connections are made."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = Field(
+        "PLAIN", description="How to log in, with SASL."
+    )
+    sasl_username: str | None = Field(None, description="Who logs in.")
+    sasl_password: SecretStr | None = Field(None, description="The password.")
+    ssl_ca_file: str | None = Field(
+        None, description="File of certificates that are trusted; the system's when not given."
+    )
+    ssl_cert_file: str | None = Field(None, description="File of our certificate.")
+    ssl_key_file: str | None = Field(None, description="File of its key.")
+    ssl_check_hostname: bool = Field(
+        True, description="Whether a broker's certificate must name the broker."
+    )
+    compression: Literal["zstd", "lz4", "gzip", "none"] = Field(
+        "zstd", description="How batches are compressed."
+    )
+    delivery_timeout_seconds: Seconds = Field(
+        5.0, description="How long a request waits for the brokers; then 503."
+    )
+    request_timeout_seconds: Seconds = Field(
+        10.0, description="How long one request to a broker may take."
+    )
+    max_batch_bytes: Positive = Field(
+        MIB, description="Events of one batch, before compression, in bytes."
+    )
+    max_waiting_bytes: Positive = Field(
+        64 * MIB, description="Events that wait for the brokers, in bytes; beyond it, 503."
+    )
+    fetch_bytes: Positive = Field(MIB, description="Bytes of one fetch from a partition.")
+    prefetch_events: Positive = Field(
+        100_000, description="Events of a partition that a sink holds ready at most."
+    )
+    prefetch_bytes: Positive = Field(64 * MIB, description="The same in bytes.")
+    session_timeout_seconds: Seconds = Field(
+        10.0, description="A sink that is silent for so long loses its partitions to others."
+    )
+    rebalance_timeout_seconds: Seconds = Field(
+        30.0, description="How long a sink may take to let go of its partitions."
+    )
 
 
 class StoreSettings(Section):
@@ -102,12 +183,14 @@ class DatabaseSettings(Section):
     )
     hot: int = Field(2, ge=1, le=64, description="Connections for quick look-ups.")
     connect_seconds: Seconds = Field(10.0, description="How long making a connection may take.")
-    statement_seconds: Seconds = Field(30.0, description="How long one statement may take.")
-    lock_seconds: Seconds = Field(
-        10.0, description="How long a statement waits for another transaction's lock."
+    statement_seconds: float = Field(
+        30.0, ge=0, description="How long one statement may take; 0 is for ever, as below."
     )
-    idle_seconds: Seconds = Field(
-        60.0, description="How long a transaction may do nothing before the server ends it."
+    lock_seconds: float = Field(
+        10.0, ge=0, description="How long a statement waits for another transaction's lock."
+    )
+    idle_seconds: float = Field(
+        60.0, ge=0, description="How long a transaction may do nothing before the server ends it."
     )
 
     @field_validator("url")

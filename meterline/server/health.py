@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,15 +33,16 @@ class Readiness:
         self._checks = dict(checks)
         self._patience_seconds = patience_seconds
 
-    async def report(self) -> tuple[bool, dict[str, Any]]:
-        """Whether all is well, and the body of `/readyz`."""
-        results = await asyncio.gather(*(self._run(*item) for item in self._checks.items()))
+    async def report(self, exclude: Collection[str] = ()) -> tuple[bool, dict[str, Any]]:
+        """Whether all is well but for what is excluded, and the body of `/readyz`."""
+        checks = {name: one for name, one in self._checks.items() if name not in exclude}
+        results = await asyncio.gather(*(self._run(*item) for item in checks.items()))
         ready = all(result.ok for result in results)
         return ready, {
             "status": "ready" if ready else "not ready",
             "checks": {
                 name: {"status": "ok" if result.ok else "failed", **result.detail}
-                for name, result in zip(self._checks, results, strict=True)
+                for name, result in zip(checks, results, strict=True)
             },
         }
 

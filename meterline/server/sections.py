@@ -31,6 +31,11 @@ class ServerSettings(Section):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8888, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     data_dir: Path = Field(Path("data"), description="Folder that holds all data of the server.")
+    start_wait_seconds: float = Field(
+        60.0,
+        ge=0,
+        description="How long a start waits for Kafka, ClickHouse or PostgreSQL to be reached.",
+    )
     shutdown_grace_seconds: Seconds = Field(
         20.0, description="How long a stop waits for requests in flight."
     )
@@ -102,6 +107,12 @@ class AuthSettings(Section):
         le=0.75,
         description="How long a key is believed before it is looked up again; a revocation is"
         " seen this much later, and a quarter of a second.",
+    )
+    first_key: SecretStr | None = Field(
+        None,
+        description="An administrator's key that is made at the start if no key was ever made,"
+        " so that servers which listen to others can be reached: `ml_`, 12 of a-z and 0-9, `_`,"
+        " and 43 of A-Z, a-z, 0-9, `_` and `-`, all of them random.",
     )
 
 

@@ -25,6 +25,7 @@ from meterline.server.backends import (
     ClickHouseSettings,
     DatabaseSettings,
     EventLogSettings,
+    KafkaSettings,
     StoreSettings,
 )
 from meterline.server.declared import DeclaredMeter
@@ -63,6 +64,7 @@ class Settings(BaseSettings):
     server: ServerSettings = ServerSettings()
     ingest: IngestSettings = IngestSettings()
     eventlog: EventLogSettings = EventLogSettings()
+    kafka: KafkaSettings = KafkaSettings()
     store: StoreSettings = StoreSettings()
     clickhouse: ClickHouseSettings = ClickHouseSettings()
     database: DatabaseSettings = DatabaseSettings()

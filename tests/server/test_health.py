@@ -45,3 +45,9 @@ async def test_one_bad_check_is_enough(check: object) -> None:
     assert body["checks"]["bad"]["status"] == "failed"
     assert body["checks"]["good"]["status"] == "ok"
     assert "secret" not in str(body)
+
+
+async def test_a_check_can_be_left_out() -> None:
+    ready, body = await Readiness({"good": fine, "bad": stalled}).report(["bad"])
+    assert ready
+    assert list(body["checks"]) == ["good"]

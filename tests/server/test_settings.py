@@ -1,14 +1,19 @@
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from aggregator.query import QueryLimits
+from aggregator.stores.clickhouse import ClickHouseOptions
 from aggregator.worker import SinkOptions
 from ingest.limits import IngestLimits
+from meterline.db.limits import DatabaseLimits
+from meterline.eventlog.kafka_options import KafkaOptions
 from meterline.kernel.errors import ValidationError
 from meterline.server import settings_docs
 from meterline.server.settings import load_settings, parse_assignments
+from meterline.server.stores import clickhouse_options, database_limits, kafka_options
 from meterline.web.auth import AuthLimits
 from portal.tokens import PortalLimits
 
@@ -31,6 +36,9 @@ def test_defaults_are_those_of_the_services() -> None:
     assert settings.portal.default_lifetime_seconds == limits.default_lifetime_seconds
     assert settings.portal.max_lifetime_seconds == limits.max_lifetime_seconds
     assert settings.auth.remember_seconds == AuthLimits().remember_seconds
+    assert clickhouse_options(settings) == ClickHouseOptions()
+    assert kafka_options(settings) == KafkaOptions()
+    assert replace(database_limits(settings), application_name="meterline") == DatabaseLimits()
     query = QueryLimits()
     for name in ("max_subjects", "max_windows", "max_rows", "max_listed"):
         assert getattr(settings.query, name) == getattr(query, name)
@@ -135,3 +143,19 @@ def test_a_secret_is_not_shown() -> None:
 def test_the_configuration_reference_is_current() -> None:
     """Run `make docs` when this fails."""
     assert (ROOT / settings_docs.TARGET).read_text(encoding="utf-8") == settings_docs.render()
+
+
+def test_no_secret_of_a_backend_is_shown() -> None:
+    secrets = ("kafka.sasl_password", "clickhouse.password", "auth.first_key")
+    flags: dict[str, object] = dict.fromkeys(secrets, "hush-hush")
+    settings = load_settings(flags={**flags, "database.url": "postgresql://u:hush@h/n"})
+    options = (clickhouse_options(settings), kafka_options(settings))
+    assert "hush" not in repr(settings) + repr(options)
+    assert settings.kafka.sasl_password is not None
+    assert kafka_options(settings).sasl_password == "hush-hush"
+
+
+@pytest.mark.parametrize("url", ["mysql://h/n", "h:5432", ""])
+def test_a_database_of_another_kind_is_refused(url: str) -> None:
+    with pytest.raises(ValidationError, match=r"database\.url.*postgresql://"):
+        load_settings(flags={"database.url": url})

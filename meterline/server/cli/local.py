@@ -12,6 +12,10 @@ from meterline.server.cli.output import print_table
 
 
 def serve_command(
+    role: Annotated[
+        str | None,
+        typer.Option(help="all, or a part of a larger deployment: ingest, sink, api."),
+    ] = None,
     host: Annotated[
         str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")
     ] = None,
@@ -24,13 +28,16 @@ def serve_command(
 ) -> None:
     """Serve the API in this process, with all data in one folder.
 
+    With --role it does a part of the work, beside other processes that share Kafka, ClickHouse and
+    PostgreSQL with it: ingest takes events, sink stores them, api answers.
+
     While no API key exists the server is open, and therefore listens on loopback only. Stop it
     with Ctrl-C or SIGTERM: it finishes what it has accepted.
     """
     from meterline.server.logs import configure_logging
     from meterline.server.serve import run
 
-    settings = settings_from(config, data_dir, assignments, host=host, port=port)
+    settings = settings_from(config, data_dir, assignments, host=host, port=port, role=role)
     configure_logging(settings.server.log_level, settings.server.log_format)
     run(settings)
 
@@ -38,10 +45,10 @@ def serve_command(
 def migrate_command(
     data_dir: DataDir = None, config: Config = None, assignments: Assignments = None
 ) -> None:
-    """Bring the databases of a data folder to this version's schema.
+    """Bring database, event store and event log to this version: schemas and topics.
 
-    `serve` does this by itself; run it alone to see what an upgrade changes, with the server
-    stopped.
+    `serve` does this by itself. Run it alone to see what an upgrade changes, with the server of a
+    data folder stopped; in a deployment of several processes, once before they are replaced.
     """
     from meterline.server.maintenance import migrate
 
@@ -66,7 +73,8 @@ def doctor_command(
 
     Works beside a running server, without --store. Ends with 1 when something is wrong.
     """
-    from meterline.server.maintenance import diagnose, diagnose_store
+    from meterline.server.doctor import diagnose
+    from meterline.server.maintenance import diagnose_store
 
     settings = settings_from(config, data_dir, assignments)
     findings = asyncio.run(diagnose(settings))
