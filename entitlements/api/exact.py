@@ -71,7 +71,8 @@ def _refuse(text: str) -> NoReturn:
     raise json.JSONDecodeError(f"{text} is no JSON", "", 0)
 
 
-def _amount(value: Any) -> Decimal:
+def read_amount(value: Any) -> Decimal:
+    """The decimal of a JSON number in a body that `ExactRoute` has read."""
     if isinstance(value, Decimal):
         return value
     if isinstance(value, bool) or not isinstance(value, int | _Number):
@@ -95,13 +96,13 @@ def _at_least(value: Decimal, *, zero: bool) -> Decimal:
 
 Amount = Annotated[
     Decimal,
-    BeforeValidator(lambda value: _at_least(_amount(value), zero=True)),
+    BeforeValidator(lambda value: _at_least(read_amount(value), zero=True)),
     WithJsonSchema({"type": "number", "minimum": 0}),
 ]
 """Zero or more, with every digit."""
 
 PositiveAmount = Annotated[
     Decimal,
-    BeforeValidator(lambda value: _at_least(_amount(value), zero=False)),
+    BeforeValidator(lambda value: _at_least(read_amount(value), zero=False)),
     WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
 ]

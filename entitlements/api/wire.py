@@ -235,7 +235,7 @@ class EntitlementBody(_Wire):
             if self.config is not None:
                 raise fault("config", f"is for static entitlements, not {self.type}")
         else:
-            _check_config(self.config, limits)
+            check_config(self.config, limits)
         if self.issue_after_reset is None and self.issue_after_reset_priority is not None:
             raise fault("issueAfterResetPriority", "needs issueAfterReset")
 
@@ -330,7 +330,8 @@ def _or_one(priority: int | None) -> int:
     return 1 if priority is None else priority
 
 
-def _check_config(config: str | None, limits: EntitlementLimits) -> None:
+def check_config(config: str | None, limits: EntitlementLimits) -> None:
+    """Refuse what cannot be the configuration of a static entitlement."""
     if config is None:
         raise fault("config", "is required of a static entitlement")
     if len(config.encode()) > limits.max_config_bytes:
