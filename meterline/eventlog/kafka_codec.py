@@ -29,7 +29,8 @@ class Decoded:
 class Codec(Protocol):
     """Between canonical events and records with one event each.
 
-    The hash of an event is the CRC-32 of the compact JSON array of namespace, source and id.
+    The hash of an event is the CRC-32 of the compact JSON array of namespace, source and id. Its
+    home partition is the hash modulo the number of partitions.
     """
 
     def encode(self, namespace: str, events: bytes) -> tuple[Sequence[bytes], Sequence[int]]:
@@ -49,8 +50,3 @@ class Codec(Protocol):
     ) -> Decoded:
         """The one event of any record. Raises `UnreadableRecordError`."""
         ...
-
-
-def home(hashed: int, partitions: int) -> int:
-    """The partition in which the event of this hash belongs."""
-    return hashed % partitions

@@ -9,9 +9,9 @@ from meterline.eventlog.kafka import (
     LATEST,
     KafkaClient,
     Membership,
-    Message,
     OutOfRangeError,
     Row,
+    Run,
 )
 from meterline.eventlog.kafka_assemble import Assembler
 from meterline.eventlog.kafka_codec import Codec, Headers
@@ -111,12 +111,12 @@ class KafkaReader:
     async def dead_letter(self, record: Record, reason: str) -> None:
         """See `LogReader.dead_letter`: copies the original records, and says why and from where."""
         rows = await self._originals(record)
-        messages = [self._letter(row, record.partition, reason) for row in rows]
-        if not messages:
+        runs = [self._letter(row, record.partition, reason) for row in rows]
+        if not runs:
             headers: Headers = self._why(record.partition, record.offset - 1, reason)
-            timestamp = round(record.ingested_at.timestamp() * 1000)
-            messages = [Message(timestamp, None, record.events, headers)]
-        await self._send(self._options.dead_letter_topic, 0, messages)
+            timestamp = max(0, round(record.ingested_at.timestamp() * 1000))
+            runs = [Run(timestamp, headers, [record.events])]
+        await self._send(self._options.dead_letter_topic, 0, runs)
 
     async def close(self) -> None:
         """See `LogReader.close`. Leaves the group, so that others take over at once."""
@@ -214,20 +214,20 @@ class KafkaReader:
         return feed
 
     async def _forward(self, strays: Sequence[tuple[int, Row]]) -> None:
-        shares: dict[int, list[Message]] = {}
+        shares: dict[int, list[Run]] = {}
         for partition, row in strays:
-            message = Message(_timestamp(row), row.key, row.value, row.headers)
-            shares.setdefault(partition, []).append(message)
-        for partition, messages in shares.items():
-            await self._send(self._options.topic, partition, messages)
+            run = Run(_timestamp(row), row.headers, [row.value], row.key)
+            shares.setdefault(partition, []).append(run)
+        for partition, runs in shares.items():
+            await self._send(self._options.topic, partition, runs)
         self.forwarded += len(strays)
 
-    async def _send(self, topic: str, partition: int, messages: Sequence[Message]) -> None:
+    async def _send(self, topic: str, partition: int, runs: Sequence[Run]) -> None:
         async with self._opening:
             if not self._sends:
                 await self._sending.open()
                 self._sends = True
-        await self._sending.send(topic, partition, messages)
+        await self._sending.send(topic, partition, runs)
 
     # Dead letters.
 
@@ -248,9 +248,9 @@ class KafkaReader:
             log.warning("the original of a dead letter is gone", partition=record.partition)
         return found
 
-    def _letter(self, row: Row, partition: int, reason: str) -> Message:
+    def _letter(self, row: Row, partition: int, reason: str) -> Run:
         headers = [*row.headers, *self._why(partition, row.offset, reason)]
-        return Message(_timestamp(row), row.key, row.value or b"", headers)
+        return Run(_timestamp(row), headers, [row.value or b""], row.key)
 
     def _why(self, partition: int, offset: int, reason: str) -> list[tuple[str, bytes | None]]:
         return [

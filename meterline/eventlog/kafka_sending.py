@@ -2,10 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 
-from meterline.eventlog.kafka import KafkaProducer, Message, TooLargeError
+from meterline.eventlog.kafka import KafkaProducer, Run, TooLargeError
 from meterline.eventlog.kafka_options import KafkaOptions
 from meterline.kernel.errors import PayloadTooLargeError, UnavailableError
 
@@ -56,40 +57,45 @@ class Sending:
             raise UnavailableError(f"Kafka takes no events: {self._why}")
         return self._producer
 
-    async def send(self, topic: str, partition: int, messages: Sequence[Message]) -> None:
-        """Write messages to a partition; the brokers have them when this returns.
+    async def send(self, topic: str, partition: int, runs: Sequence[Run]) -> None:
+        """Write records to a partition; the brokers have them when this returns.
 
         Raises `PayloadTooLargeError` or `UnavailableError`; then some may have been written.
         """
         # aiokafka raises a false time-out when several tasks send to a partition.
         lock = self._locks.setdefault((topic, partition), asyncio.Lock())
         async with lock:
-            for batch in self._batches(messages):
+            for batch in self._batches(runs):
                 await self._send(topic, partition, batch)
 
     async def check(self) -> None:
         """Raises `UnavailableError` unless every partition of the topic can be reached now."""
         await self.require().check(self._options.topic, self._options.partitions, _CHECK_SECONDS)
 
-    def _batches(self, messages: Sequence[Message]) -> list[Sequence[Message]]:
-        """The messages in batches of the size wanted."""
-        sizes = [len(one.value or b"") for one in messages]
-        if max(sizes, default=0) + _OVERHEAD > self._options.max_record_bytes:
+    def _batches(self, runs: Sequence[Run]) -> list[Sequence[Run]]:
+        """The records in batches of the size wanted."""
+        sizes = [[len(value or b"") for value in run.values] for run in runs]
+        if max(map(max, sizes), default=0) + _OVERHEAD > self._options.max_record_bytes:
             raise PayloadTooLargeError(
                 f"an event has more than {self._options.max_record_bytes} bytes",
                 extensions={"maxRecordBytes": self._options.max_record_bytes},
             )
-        if sum(sizes) <= self._options.max_batch_bytes:
-            return [messages]
-        batches, first, total = [], 0, 0
-        for index, size in enumerate(sizes):
-            if total + size > self._options.max_batch_bytes and index > first:
-                batches.append(messages[first:index])
-                first, total = index, 0
-            total += size
-        return [*batches, messages[first:]]
+        if sum(map(sum, sizes)) <= self._options.max_batch_bytes:
+            return [runs]
+        batches: list[Sequence[Run]] = []
+        batch: list[Run] = []
+        total = 0
+        for run, run_sizes in zip(runs, sizes, strict=True):
+            first = 0
+            for index, size in enumerate(run_sizes):
+                if total and total + size > self._options.max_batch_bytes:
+                    batches.append([*batch, replace(run, values=run.values[first:index])])
+                    batch, first, total = [], index, 0
+                total += size
+            batch.append(replace(run, values=run.values[first:]))
+        return [*batches, batch]
 
-    async def _send(self, topic: str, partition: int, batch: Sequence[Message]) -> None:
+    async def _send(self, topic: str, partition: int, batch: Sequence[Run]) -> None:
         producer = self.require()
         timeout = self._options.delivery_timeout_seconds
         try:

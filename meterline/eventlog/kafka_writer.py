@@ -2,11 +2,10 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from meterline.eventlog.kafka import Message
-from meterline.eventlog.kafka_codec import CONTENT_TYPE, NAMESPACE, STRUCTURED, Codec, Headers, home
+from meterline.eventlog.kafka import Run
+from meterline.eventlog.kafka_codec import CONTENT_TYPE, NAMESPACE, STRUCTURED, Codec
 from meterline.eventlog.kafka_options import KafkaOptions
 from meterline.eventlog.kafka_sending import Sending
 from meterline.kernel.errors import UnavailableError
@@ -17,15 +16,6 @@ _MILLISECOND = timedelta(milliseconds=1)
 _INLINE_BYTES = 512 * 1024
 """Larger batches are taken apart in a thread, so that other requests need not wait for them."""
 _MANY = 1 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class _Share:
-    """What one append has for one partition."""
-
-    timestamp: int
-    headers: Headers
-    values: Sequence[bytes]
 
 
 class KafkaWriter:
@@ -59,17 +49,17 @@ class KafkaWriter:
     async def append(
         self, namespace: str, ingested_at: datetime, count: int, events: bytes
     ) -> int | None:
-        """See `LogWriter.append`. Keeps milliseconds of `ingested_at`."""
+        """See `LogWriter.append`. Keeps the milliseconds of `ingested_at`, none before 1970."""
         size = len(events)
         self._require_room(size)
         self.buffered_bytes += size
         try:
             shares = await self._shares(namespace, events)
             headers = [(CONTENT_TYPE, STRUCTURED), (NAMESPACE, namespace.encode())]
-            timestamp = (ingested_at - _EPOCH) // _MILLISECOND
+            timestamp = max(0, (ingested_at - _EPOCH) // _MILLISECOND)
             waiting = [
                 self._groups[partition].submit(
-                    _Share(timestamp, headers, values), sum(map(len, values))
+                    Run(timestamp, headers, values), sum(map(len, values))
                 )
                 for partition, values in shares
             ]
@@ -111,18 +101,13 @@ class KafkaWriter:
         partitions = self._options.partitions
         shares: list[list[bytes]] = [[] for _ in range(partitions)]
         for value, hashed in zip(values, hashes, strict=True):
-            shares[home(hashed, partitions)].append(value)
+            shares[hashed % partitions].append(value)
         return [(partition, share) for partition, share in enumerate(shares) if share]
 
-    def _grouping(self, partition: int) -> Grouping[_Share, None]:
-        async def commit(shares: Sequence[_Share]) -> Sequence[None]:
-            messages = [
-                Message(share.timestamp, None, value, share.headers)
-                for share in shares
-                for value in share.values
-            ]
-            await self._sending.send(self._options.topic, partition, messages)
-            return [None] * len(shares)
+    def _grouping(self, partition: int) -> Grouping[Run, None]:
+        async def commit(runs: Sequence[Run]) -> Sequence[None]:
+            await self._sending.send(self._options.topic, partition, runs)
+            return [None] * len(runs)
 
         return Grouping(
             commit,
