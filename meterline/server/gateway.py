@@ -13,18 +13,17 @@ from ingest.service import IngestService
 from meterline.eventlog.port import LogWriter
 from meterline.kernel.clock import Clock
 from meterline.server.app import HotRoute
-from meterline.server.sections import IngestSettings
 from meterline.web.auth import Authenticator
 
 
 @contextmanager
 def gateway(
-    settings: IngestSettings, log: LogWriter, registry: CollectorRegistry, clock: Clock
+    limits: IngestLimits, log: LogWriter, registry: CollectorRegistry, clock: Clock
 ) -> Iterator[IngestService]:
     """The service that makes events durable, until the block ends."""
     metrics = IngestMetrics()
     registry.register(metrics)
-    service = IngestService(log, clock, IngestLimits(**settings.model_dump()), metrics)
+    service = IngestService(log, clock, limits, metrics)
     try:
         yield service
     finally:

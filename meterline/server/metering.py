@@ -1,9 +1,13 @@
 """The parts that store events and that answer for meters: the sink, the meters, their series."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
+from aggregator.freshness import Freshness
+from aggregator.upkeep import Erasure
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 
@@ -14,6 +18,7 @@ from aggregator.api import subjects as subjects_api
 from aggregator.events import EventService
 from aggregator.metrics import SinkMetrics
 from aggregator.query import QueryLimits
+from aggregator.registry import SeriesRegistry
 from aggregator.service import MeterService
 from aggregator.sink import Sink
 from aggregator.stores.meters import SqlMeterStore
@@ -21,26 +26,51 @@ from aggregator.subjects import SubjectService
 from aggregator.worker import SinkOptions
 from meterline.kernel.access import DEFAULT_NAMESPACE
 from meterline.kernel.clock import Clock
+from meterline.kernel.errors import ConflictError
 from meterline.server.declared import declared_specs, describe_changes, plan_changes
 from meterline.server.notified import NotifyingFollower, NotifyingMeterUse
 from meterline.server.sections import QuerySettings
 from meterline.server.settings import Settings
 from meterline.server.stores import Stores
+from meterline.server.usage import MeterUsage
 
 logger = logging.getLogger(__name__)
+
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Metering:
+    """What answers for meters, with or without a sink in this process."""
+
+    meters: MeterService
+    registry: SeriesRegistry
+    freshness: Freshness
+    erasure: Erasure
+    usage: MeterUsage
+
+    def routers(self, stores: Stores, clock: Clock) -> list[APIRouter]:
+        """Endpoints of meters, their queries, stored events and subjects."""
+        events = EventService(self.meters, self.registry, stores.store.queries)
+        return [
+            events_api.router(events),
+            meters_api.router(self.meters),
+            query_api.router(self.meters),
+            subjects_api.router(SubjectService(stores.database, clock, self.erasure.purge)),
+        ]
 
 
 @asynccontextmanager
 async def running_sink(
-    settings: Settings, stores: Stores, registry: CollectorRegistry, clock: Clock
+    settings: Settings, stores: Stores, metrics: CollectorRegistry, clock: Clock
 ) -> AsyncIterator[Sink]:
     """The sink, at work until the block ends."""
     sink = Sink(
-        stores.log.reader,
-        stores.engines.sink,
+        stores.reader,
+        stores.store.sink,
         stores.database,
         clock,
-        SinkMetrics(registry),
+        SinkMetrics(metrics),
         SinkOptions(**settings.sink.model_dump()),
         NotifyingFollower(clock),
     )
@@ -51,46 +81,70 @@ async def running_sink(
         await sink.stop()
 
 
-async def meter_service(
-    settings: Settings, stores: Stores, sink: Sink, clock: Clock, show: Callable[[str], None]
+@asynccontextmanager
+async def running_metering(
+    settings: Settings,
+    stores: Stores,
+    sink: Sink | None,
+    clock: Clock,
+    show: Callable[[str], None],
+) -> AsyncIterator[Metering]:
+    """The meters, as they are declared; what that changes is shown.
+
+    Without a sink in this process, the database tells how far those of others are.
+    """
+    if sink is None:
+        registry = SeriesRegistry(stores.database, stores.store.sink, clock)
+        await registry.start(await SqlMeterStore(stores.database).all())
+        freshness = Freshness(stores.database, stores.reader, clock)
+        erasure = Erasure(stores.database, freshness, clock)
+    else:
+        registry, freshness, erasure = sink.registry, sink.freshness, sink.erasure
+    meters = _meter_service(settings, stores, registry, clock)
+    await _reconcile(meters, settings, show)
+    usage = MeterUsage(meters, registry, freshness, stores.store.queries)
+    stopping = asyncio.Event()
+    watching = asyncio.create_task(registry.watch(stopping))
+    try:
+        yield Metering(meters, registry, freshness, erasure, usage)
+    finally:
+        stopping.set()
+        await watching
+
+
+def _meter_service(
+    settings: Settings, stores: Stores, registry: SeriesRegistry, clock: Clock
 ) -> MeterService:
-    """The meters, as they are declared; what that changes is shown."""
     use = NotifyingMeterUse(stores.database, clock)
-    meters = MeterService(
+    return MeterService(
         SqlMeterStore(stores.database),
-        sink.registry,
-        stores.engines.queries,
+        registry,
+        stores.store.queries,
         clock,
         _query_limits(settings.query),
         in_use=use,
         on_change=use.on_change,
     )
-    await _reconcile(meters, settings, show)
-    return meters
-
-
-def meter_routers(
-    meters: MeterService, stores: Stores, sink: Sink, clock: Clock
-) -> list[APIRouter]:
-    """Endpoints of meters, their queries, stored events and subjects."""
-    return [
-        events_api.router(EventService(meters, sink.registry, stores.engines.queries)),
-        meters_api.router(meters),
-        query_api.router(meters),
-        subjects_api.router(SubjectService(stores.database, clock, sink.purge)),
-    ]
 
 
 async def _reconcile(meters: MeterService, settings: Settings, show: Callable[[str], None]) -> None:
     """Make the declared meters true, and show what that changes."""
     specs = declared_specs(settings.meters)
-    changes = plan_changes(specs, await meters.list(DEFAULT_NAMESPACE))
-    if not changes:
+    for attempt in range(_TRIES):
+        changes = plan_changes(specs, await meters.list(DEFAULT_NAMESPACE))
+        if not changes:
+            return
+        try:
+            await meters.reconcile(DEFAULT_NAMESPACE, specs)
+        except ConflictError:
+            # Another server of the deployment starts, and makes the same meters.
+            if attempt + 1 == _TRIES:
+                raise
+            continue
+        for line in describe_changes(changes):
+            show(line)
+        logger.info("meters are now as declared", extra={"changed": [c.spec.slug for c in changes]})
         return
-    for line in describe_changes(changes):
-        show(line)
-    await meters.reconcile(DEFAULT_NAMESPACE, specs)
-    logger.info("meters are now as declared", extra={"changed": [c.spec.slug for c in changes]})
 
 
 def _query_limits(settings: QuerySettings) -> QueryLimits:

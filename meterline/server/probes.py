@@ -1,8 +1,7 @@
 """What readiness and metrics ask the parts of a server."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Gauge
 
@@ -10,26 +9,19 @@ from aggregator.stores.engine import Engine
 from aggregator.worker import PartitionStatus
 from meterline.db.engine import Database
 from meterline.eventlog.port import LogReader
-from meterline.kernel.errors import UnavailableError
+from meterline.kernel.clock import Clock
+from meterline.kernel.errors import MeterlineError
 from meterline.server.health import Check, CheckResult
+from meterline.server.log import Log
 
 SinkStatus = Callable[[], Awaitable[Sequence[PartitionStatus]]]
-_PROBE = b"\0" * 16_384
 
 
-def log_check(folder: Path) -> Check:
-    """Whether the disk of the event log takes bytes, and is not full or read-only."""
-
-    def probe() -> None:
-        file = folder / ".probe"
-        try:
-            file.write_bytes(_PROBE)
-            file.unlink()
-        except OSError as error:
-            raise UnavailableError(f"the data folder cannot be written: {error.strerror}") from None
+def log_check(log: Log) -> Check:
+    """Whether the event log takes and gives events."""
 
     async def check() -> CheckResult:
-        await asyncio.to_thread(probe)
+        await log.check()
         return CheckResult(True, {})
 
     return check
@@ -73,6 +65,44 @@ def sink_check(status: SinkStatus, log: LogReader) -> Check:
     return check
 
 
+def freshness_check(
+    visible_until: Callable[[], Awaitable[datetime]], stalled_after_seconds: float, clock: Clock
+) -> Check:
+    """Whether what is answered is recent: not ok once sinks, wherever they run, stall."""
+
+    async def check() -> CheckResult:
+        lag = (clock() - await visible_until()).total_seconds()
+        return CheckResult(lag <= stalled_after_seconds, {"lagSeconds": round(max(lag, 0.0), 3)})
+
+    return check
+
+
+class FreshnessGauge:
+    """How old answers are, as a metric; `refresh` before each scrape."""
+
+    def __init__(
+        self,
+        registry: CollectorRegistry,
+        visible_until: Callable[[], Awaitable[datetime]],
+        clock: Clock,
+    ) -> None:
+        self._visible_until = visible_until
+        self._clock = clock
+        self._gauge = Gauge(
+            "meterline_freshness_lag_seconds",
+            "Age of the oldest acknowledged event that answers may not have yet.",
+            registry=registry,
+        )
+
+    async def refresh(self) -> None:
+        """Ask; not a number while nobody can say."""
+        try:
+            lag = (self._clock() - await self._visible_until()).total_seconds()
+        except MeterlineError:
+            lag = float("nan")
+        self._gauge.set(max(lag, 0.0))
+
+
 class SinkGauges:
     """Where the sink is, as metrics; `refresh` before each scrape."""
 
@@ -99,7 +129,9 @@ class SinkGauges:
         )
 
     async def refresh(self) -> None:
-        """Ask the sink."""
+        """Ask the sink, which may have other partitions than before."""
+        for gauge in (self._events, self._seconds, self._stalled):
+            gauge.clear()
         for one in await self._status():
             part = str(one.part)
             self._events.labels(part).set(await self._log.count(one.part, one.position))

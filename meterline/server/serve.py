@@ -37,8 +37,9 @@ async def serve(settings: Settings) -> None:
     listener = _listen(settings.server)
     try:
         async with assembled(settings) as assembly:
-            is_open = await assembly.authenticator.is_open()
-            _check_binding(settings.server.host, is_open)
+            if assembly.needs_keys:
+                is_open = await assembly.authenticator.is_open()
+                _check_binding(settings.server.host, is_open)
             # What lives as long as the server need not be looked at by each collection.
             gc.collect()
             gc.freeze()
@@ -47,6 +48,7 @@ async def serve(settings: Settings) -> None:
                 "listening",
                 extra={
                     "url": f"http://{f'[{host}]' if ':' in host else host}:{port}",
+                    "role": settings.server.role,
                     "data_dir": str(settings.server.data_dir),
                     "seconds_to_start": round(perf_counter() - started, 3),
                 },
