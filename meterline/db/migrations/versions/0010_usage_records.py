@@ -26,8 +26,12 @@ def upgrade() -> None:
         "usage_record_names",
         sa.Column("namespace", sa.String(64), primary_key=True),
         sa.Column("record_id", sa.Text, primary_key=True),
+        sa.Column("subject", sa.Text, nullable=False),
         sa.Column("fingerprint", sa.LargeBinary, nullable=False),
         sa.Column("event", sa.LargeBinary, nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_index("ix_usage_record_names_created", "usage_record_names", ["created_at"])
+    op.create_index(
+        "ix_usage_record_names_subject", "usage_record_names", ["namespace", "subject"]
+    )
