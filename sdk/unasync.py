@@ -26,10 +26,14 @@ WORDS = (
     (r"\baiter\(", "iter("),
     (r"\banext\(", "next("),
     (r"\bclient\.aio\b", "client"),
+    (r"# Only without async: ", ""),
+    (r"\n    def __await__.*\n.*\n", ""),
     (r"\bimport asyncio\b", "import time"),
     (r"\basyncio\.sleep\b", "time.sleep"),
     (r"\b_async\b", "_sync"),
-    (r"\bAwaitable\[([^\[\]]+)\]", r"\1"),
+    (r"\bAwaitable\[((?:[^\[\]]|\[[^\[\]]*\])+)\]", r"\1"),
+    (r"\bAwaitable, ", ""),
+    (r"\basync_(capture\w*)", r"\1"),
 )
 
 

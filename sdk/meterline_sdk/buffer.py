@@ -50,6 +50,7 @@ class EventBuffer:
         close_seconds: float = 10.0,
         when_full: Literal["drop", "raise"] = "drop",
         on_drop: OnDrop = log_drop,
+        on_close: Callable[[], None] | None = None,
     ) -> None:
         self._send = send
         self._max_events = max_events
@@ -59,6 +60,7 @@ class EventBuffer:
         self._close_seconds = close_seconds
         self._when_full = when_full
         self._on_drop = on_drop
+        self._on_close = on_close
         self._waiting: deque[Event] = deque()
         self._sending = 0
         self._changed = threading.Condition()
@@ -115,6 +117,8 @@ class EventBuffer:
             self._waiting.clear()
         if left:
             self._on_drop(left, ConnectionFailedError("the process ended before they were sent"))
+        if self._on_close is not None:
+            self._on_close()
         _alive.discard(self)
 
     def start_over(self) -> None:
@@ -206,7 +210,8 @@ if hasattr(os, "register_at_fork"):
 
 def buffer_to(base_url: str, api_key: str | None, **options: Any) -> EventBuffer:
     """A buffer with a connection of its own: its thread shares nothing with the caller's."""
-    return EventBuffer(Events(Transport(base_url, api_key)).ingest, **options)
+    transport = Transport(base_url, api_key)
+    return EventBuffer(Events(transport).ingest, on_close=transport.close, **options)
 
 
 def records_to(base_url: str, api_key: str | None, **options: Any) -> EventBuffer:
@@ -219,4 +224,4 @@ def records_to(base_url: str, api_key: str | None, **options: Any) -> EventBuffe
             content = _json.dumps(record["body"])
             transport.send(Request("POST", "/api/v1/track", {}, content, headers))
 
-    return EventBuffer(send, **{**options, "batch_events": 1})
+    return EventBuffer(send, on_close=transport.close, **{**options, "batch_events": 1})

@@ -70,4 +70,6 @@ class AsyncTrackedGoogle(AsyncTracked):
 
             client = Client(**options)
         tracker = AsyncTracker(meterline, "google", check=check)
+        # A client that is forgotten closes its connections, also those of its parts.
+        self._client = client
         super().__init__(client.aio, google.METHODS, tracker)

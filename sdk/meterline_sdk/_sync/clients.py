@@ -71,4 +71,6 @@ class TrackedGoogle(Tracked):
 
             client = Client(**options)
         tracker = Tracker(meterline, "google", check=check)
+        # A client that is forgotten closes its connections, also those of its parts.
+        self._client = client
         super().__init__(client, google.METHODS, tracker)

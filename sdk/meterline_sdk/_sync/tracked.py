@@ -127,7 +127,9 @@ def _wrapped(value: Any, method: Method, tracker: Tracker, raw: bool) -> Callabl
         *args: Any, user_id: str, track: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Any:
         call = call_of(kwargs, user_id, track)
-        return TrackedStream(value(*args, **call.kwargs), method, tracker, call, ask=True)
+        stream = TrackedStream(None, method, tracker, call, lambda: value(*args, **call.kwargs))
+        stream.open()
+        return stream  # noqa: RET504
 
     def managed(
         *args: Any, user_id: str, track: Mapping[str, Any] | None = None, **kwargs: Any
@@ -137,13 +139,12 @@ def _wrapped(value: Any, method: Method, tracker: Tracker, raw: bool) -> Callabl
 
     if method.kind == "manager":
         return managed
-    # An asynchronous generator cannot be asked about before it runs.
-    return streamed if inspect.isasyncgenfunction(value) else called
+    return streamed if method.kind == "stream" else called
 
 
 def _result(result: Any, method: Method, tracker: Tracker, call: Call) -> Any:
     """A result whose use is recorded now, or a stream that will say it."""
-    if method.kind == "stream" or call.kwargs.get("stream"):
+    if call.kwargs.get("stream"):
         return TrackedStream(result, method, tracker, call)
     body = method.body(result, call.kwargs)
     if body is not None:
@@ -152,19 +153,38 @@ def _result(result: Any, method: Method, tracker: Tracker, call: Call) -> Any:
 
 
 class TrackedStream:
-    """A provider's stream. What was used is recorded at its end, or when it is dropped."""
+    """A provider's stream. What was used is recorded at its end, or when it is dropped.
+
+    With `begin` the call is still to be made: at the first step, or when it is awaited.
+    """
 
     def __init__(
-        self, inner: Any, method: Method, tracker: Tracker, call: Call, ask: bool = False
+        self,
+        inner: Any,
+        method: Method,
+        tracker: Tracker,
+        call: Call,
+        begin: Callable[[], Any] | None = None,
     ) -> None:
         self._inner = inner
         self._iterator: Any = None
         self._method = method
         self._tracker = tracker
         self._call = call
-        self._ask = ask
+        self._begin = begin
         self._seen = Seen()
         self._ended = False
+
+    def open(self) -> Self:
+        """Make the call, if it is still to be made."""
+        begin, self._begin = self._begin, None
+        if begin is not None:
+            self._ended = True  # nothing is used if this fails
+            self._tracker.before(self._call)
+            inner = begin()
+            self._inner = (inner) if inspect.isawaitable(inner) else inner
+            self._ended = False
+        return self
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._inner, name)
@@ -186,13 +206,7 @@ class TrackedStream:
         return self
 
     def __next__(self) -> Any:
-        if self._ask:
-            self._ask = False
-            try:
-                self._tracker.before(self._call)
-            except BaseException:
-                self._ended = True
-                raise
+        self.open()
         if self._iterator is None:
             self._iterator = iter(self._inner)
         while True:
@@ -209,18 +223,15 @@ class TrackedStream:
                 return chunk
 
     def _end(self) -> None:
-        if self._ended or self._ask:
+        if self._ended or self._begin is not None:
             return
         self._ended = True
-        snapshot = None if self._seen.final else self._method.snapshot(self._inner)
-        body = None if snapshot is None else self._method.body(snapshot, self._call.kwargs)
-        if self._seen.final:
-            self._tracker.after(self._call, self._seen.body, estimated=False)
-        elif body is not None:
-            self._tracker.after(self._call, body, estimated=False)
-        else:
-            guess = self._method.guess(self._seen, self._call.kwargs)
-            self._tracker.after(self._call, guess, estimated=True)
+        if not self._seen.final:
+            self._method.gather(self._seen, self._inner)
+        body = self._seen.body
+        if not self._seen.final:
+            body = self._method.guess(self._seen, self._call.kwargs)
+        self._tracker.after(self._call, body, estimated=not self._seen.final)
 
     def close(self) -> None:
         """Close the stream, and record what was used of it."""

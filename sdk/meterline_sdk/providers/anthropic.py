@@ -1,5 +1,6 @@
 """Anthropic: messages."""
 
+from contextlib import suppress
 from typing import Any
 
 from meterline_sdk.providers.shape import (
@@ -36,6 +37,15 @@ def _watch(seen: Seen, event: Any) -> None:
         seen.final = True
 
 
+def _gather(seen: Seen, stream: Any) -> None:
+    # Before the first event there is no snapshot, which the package only asserts.
+    with suppress(AssertionError, AttributeError):
+        message = stream.current_message_snapshot
+        seen.body.update(picked(message, *_MESSAGE))
+        seen.text = sum(len(getattr(block, "text", None) or "") for block in message.content)
+        seen.final = message.stop_reason is not None
+
+
 def _guess(seen: Seen, kwargs: Kwargs) -> Body:
     asked = characters(kwargs.get("messages")) + characters(kwargs.get("system"))
     # The beginning of the stream has told the input already.
@@ -46,7 +56,7 @@ def _guess(seen: Seen, kwargs: Kwargs) -> Body:
 
 
 _MESSAGES = Method("call", _body, _watch, _guess)
-_STREAM = Method("manager", _body, _watch, _guess)
+_STREAM = Method("manager", _body, _watch, _guess, gather=_gather)
 
 METHODS: Methods = {
     "messages.create": _MESSAGES,

@@ -1,5 +1,6 @@
 """OpenAI: chat completions, responses, embeddings."""
 
+from contextlib import suppress
 from typing import Any
 
 from meterline_sdk.providers.shape import (
@@ -68,6 +69,16 @@ def _guess_chat(seen: Seen, kwargs: Kwargs) -> Body:
     return {**model, **seen.body, "usage": {**used, **total}}
 
 
+def _gather_chat(seen: Seen, stream: Any) -> None:
+    # Before the first chunk there is no snapshot, which the package only asserts.
+    with suppress(AssertionError, AttributeError):
+        snapshot = stream.current_completion_snapshot
+        seen.body.update(picked(snapshot, "id", "model", "service_tier", "usage"))
+        seen.body["object"] = "chat.completion"
+        seen.text = sum(len(choice.message.content or "") for choice in snapshot.choices)
+        seen.final = snapshot.usage is not None
+
+
 def _only_usage(chunk: Any) -> bool:
     chunk = getattr(chunk, "chunk", chunk)
     choices = getattr(chunk, "choices", None)
@@ -123,6 +134,7 @@ METHODS: Methods = {
         _guess_chat,
         _ask_for_usage,
         _only_usage,
+        _gather_chat,
     ),
     "responses.create": _RESPOND,
     "responses.parse": _RESPOND,

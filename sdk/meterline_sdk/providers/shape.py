@@ -38,8 +38,8 @@ class Method:
     """Arguments that make the provider say what was used, and whether it was asked to only here."""
     hidden: Callable[[Any], bool] = lambda _: False
     """Whether a chunk is there only because `prepare` asked for it."""
-    snapshot: Callable[[Any], Any] = lambda _: None
-    """What a helper has gathered so far; None when nothing has come."""
+    gather: Callable[[Seen, Any], None] = lambda _seen, _helper: None
+    """Note what a helper has gathered, whichever way its caller read it."""
 
 
 Methods = Mapping[str, Method]
