@@ -1,0 +1,1 @@
+"""Payments that move subjects between plans."""
