@@ -105,20 +105,27 @@ class PriceBook:
     overrides: Sequence[Override] = ()
 
     def find(self, asked: Asked) -> Price | Unpriced:
-        """The price that is wanted. An override is for all terms."""
-        provider = self.provider(asked)
-        fitting = [one for one in self.overrides if one.fits(provider, asked.model, asked.at)]
-        if fitting:
-            best = max(fitting, key=lambda one: one.rank)
-            return Price(
-                id=best.id,
-                source=PriceSource.OVERRIDE,
-                provider=best.provider or provider,
-                model=asked.model,
-                rates=best.rates,
-                valid_from=best.valid_from,
-            )
+        """The price that is wanted."""
+        own = self.own(asked)
+        if own is not None:
+            return own
         return self.catalogue.find(asked.provider, asked.model, asked.at, asked.context)
+
+    def own(self, asked: Asked) -> Price | None:
+        """The override that is wanted, if there is one. It is for all terms."""
+        provider = self.provider(asked) if self.overrides else None
+        fitting = [one for one in self.overrides if one.fits(provider, asked.model, asked.at)]
+        if not fitting:
+            return None
+        best = max(fitting, key=lambda one: one.rank)
+        return Price(
+            id=best.id,
+            source=PriceSource.OVERRIDE,
+            provider=best.provider or provider,
+            model=asked.model,
+            rates=best.rates,
+            valid_from=best.valid_from,
+        )
 
     def quote(self, asked: Asked, usage: TokenUsage) -> Quote:
         """What usage costs. A price that lacks a rate is not completed from another one."""

@@ -4,11 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from decimal import Decimal
 
-from meterline.kernel.quantity import INTEGER_DIGITS
+from meterline.kernel.quantity import INTEGER_DIGITS, format_number
 from meterline.pricing.units import UNITS
 
 _MOST = Decimal(10) ** (INTEGER_DIGITS - 8)
 """So that the cost of the dearest of them is still a quantity."""
+_FRACTION_DIGITS = 15
+_ABSURD = 100
 
 
 class InvalidUsageError(ValueError):
@@ -88,12 +90,26 @@ def usage_of(counts: Mapping[str, Decimal | None]) -> TokenUsage:
             raise InvalidUsageError(key, "must not be negative")
         if count >= _MOST:
             raise InvalidUsageError(key, f"must be less than {_MOST:f}")
+        known[key] = _plain(key, count)
     lifetimes = [known[key] for key in _PARTS[2][1] if key in known]
     if lifetimes and "cache_write_tokens" not in known:
         known["cache_write_tokens"] = sum(lifetimes, Decimal(0))
     for whole, parts in _PARTS:
         _check_parts(known, whole, parts)
     return TokenUsage(**known)
+
+
+def _plain(key: str, count: Decimal) -> Decimal:
+    """The count with few enough digits that sums of counts are exact."""
+    if not count:
+        return Decimal(0)
+    exponent = int(count.as_tuple().exponent)
+    if exponent >= 0:
+        return Decimal(int(count))
+    digits = len(format_number(count).partition(".")[2]) if exponent > -_ABSURD else _ABSURD
+    if digits > _FRACTION_DIGITS:
+        raise InvalidUsageError(key, f"must have at most {_FRACTION_DIGITS} digits after the point")
+    return count
 
 
 def _check_parts(known: Mapping[str, Decimal], whole: str, parts: tuple[str, ...]) -> None:
