@@ -116,7 +116,8 @@ class SubjectService:
         now = self._clock()
         # Rows that change the same columns are one statement.
         batches: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        for key, fields in merged.items():
+        # In the order of keys, so that two who write the same do not wait in a circle.
+        for key, fields in sorted(merged.items()):
             row = {
                 "id": new_ulid(now),
                 "namespace": namespace,
@@ -128,7 +129,7 @@ class SubjectService:
             }
             batches.setdefault(tuple(sorted(fields)), []).append(row)
         async with self._database.transaction() as conn:
-            for changed, rows in batches.items():
+            for changed, rows in sorted(batches.items()):
                 statement = upsert(conn, subjects, ["namespace", "key"], [*changed, "updated_at"])
                 await conn.execute(statement, rows)
             found: dict[str, Subject] = {}

@@ -99,9 +99,9 @@ class SqlTokenStore:
         """Keep a new token, and forget those that expired before `forget_before`."""
         slugs = token.allowed_meter_slugs
         async with self._database.transaction() as conn:
-            await conn.execute(
-                delete(portal_tokens).where(portal_tokens.c.expires_at < forget_before)
-            )
+            old = select(portal_tokens.c.id).where(portal_tokens.c.expires_at < forget_before)
+            old = old.with_for_update(skip_locked=True)
+            await conn.execute(delete(portal_tokens).where(portal_tokens.c.id.in_(old)))
             await conn.execute(
                 portal_tokens.insert().values(
                     id=token.id,

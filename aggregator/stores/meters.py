@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from meterline.db import mutex
 from meterline.db.engine import Database
 from meterline.db.tables import UtcDateTime, metadata
 from meterline.kernel.errors import ConflictError, ValidationError
@@ -83,6 +84,7 @@ class SqlMeterStore:
         count = select(func.count()).where(meters.c.namespace == meter.namespace)
         try:
             async with self._database.transaction() as conn:
+                await mutex.alone(conn, "meters", meter.namespace)
                 if (await conn.execute(count)).scalar_one() >= most:
                     raise ValidationError(f"a namespace has at most {most} meters")
                 await conn.execute(insert(meters).values(_values(meter)))

@@ -108,6 +108,7 @@ class Courier:
             started, state, answer.status, answer.body, answer.duration_ms, due.channel.url
         )
         async with self._database.transaction() as conn:
+            await channels.lock(conn, due.channel.id)
             if await outbox.record(conn, due, attempt, verdict, now):
                 if won:
                     await channels.succeeded(conn, due.channel.id)

@@ -177,7 +177,7 @@ class Evaluator:
         if value is None:
             return
         async with self._database.transaction() as conn:
-            known = (await checks.load_seen(conn, [entitlement_id])).get(entitlement_id)
+            known = (await checks.load_seen(conn, [entitlement_id], lock=True)).get(entitlement_id)
             if known is not None:
                 await self._fire(conn, value, known[1], await rules.active(conn, value.namespace))
 
@@ -207,7 +207,7 @@ class Evaluator:
         # First, so that what is scheduled below stays.
         await checks.done(conn, answered)
         now = self._clock()
-        known = await checks.load_seen(conn, [value.entitlement_id for value in values])
+        known = await checks.load_seen(conn, [value.entitlement_id for value in values], lock=True)
         watching = {one: await rules.active(conn, one) for one in {v.namespace for v in values}}
         newest: list[EntitlementValue] = []
         due: list[tuple[str, str, datetime]] = []

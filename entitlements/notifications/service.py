@@ -22,6 +22,7 @@ from entitlements.notifications.stores import channels, checks, events, outbox, 
 from entitlements.notifications.stores.events import EventFilter
 from entitlements.notifications.stores.paging import Page, Sorting
 from entitlements.notifications.validation import channel_faults, fail, rule_faults
+from meterline.db import mutex
 from meterline.db.engine import Database
 from meterline.kernel.clock import Clock
 from meterline.kernel.errors import ConflictError, FieldError, NotFoundError, ValidationError
@@ -81,6 +82,7 @@ class NotificationService:
             updated_at=now,
         )
         async with self._database.transaction() as conn:
+            await mutex.alone(conn, "notification channels", namespace)
             if await channels.count(conn, namespace) >= self.limits.max_channels:
                 raise ConflictError(f"the namespace has {self.limits.max_channels} channels")
             await channels.add(conn, channel)
@@ -150,6 +152,7 @@ class NotificationService:
         now = self._clock()
         rule = Rule(new_ulid(now), namespace, spec, now, now)
         async with self._database.transaction() as conn:
+            await mutex.alone(conn, checks.RULES)
             if await rules.count(conn, namespace) >= self.limits.max_rules:
                 raise ConflictError(f"the namespace has {self.limits.max_rules} rules")
             await self._check_channels(conn, rule)
@@ -165,6 +168,8 @@ class NotificationService:
         spec = await self._checked_rule(namespace, spec, features)
         now = self._clock()
         async with self._database.transaction() as conn:
+            await mutex.alone(conn, checks.RULES)
+            await rules.lock(conn, rule_id)
             old = await self._rule(conn, namespace, rule_id)
             if spec.type is not old.spec.type:
                 fail([FieldError("type", f"is {old.spec.type} and stays so")])
@@ -208,6 +213,7 @@ class NotificationService:
     async def delete_rule(self, namespace: str, rule_id: str) -> None:
         """Delete a rule; its events stay."""
         async with self._database.transaction() as conn:
+            await rules.lock(conn, rule_id)
             rule = await self._rule(conn, namespace, rule_id)
             await rules.remove(conn, rule.id, self._clock())
 
@@ -294,7 +300,7 @@ class NotificationService:
         return replace(spec, features=tuple(found), channels=ids)
 
     async def _check_channels(self, conn: AsyncConnection, rule: Rule) -> None:
-        live = await channels.by_ids(conn, rule.namespace, rule.spec.channels)
+        live = await channels.by_ids(conn, rule.namespace, rule.spec.channels, lock=True)
         fail(
             FieldError("channels", f"there is no channel {one[:26]}")
             for one in rule.spec.channels
@@ -310,7 +316,8 @@ class NotificationService:
         await checks.schedule(conn, [(rule.namespace, checks.SWEEP, now)], now)
 
     async def _channel(self, conn: AsyncConnection, namespace: str, channel_id: str) -> Channel:
-        found = await channels.get(conn, namespace, channel_id)
+        """The channel, for a change."""
+        found = await channels.get(conn, namespace, channel_id, lock=True)
         if found is None or found.deleted_at is not None:
             raise NotFoundError("there is no such channel")
         return found

@@ -23,6 +23,7 @@ from entitlements.services.means import Means, find_active, find_entitlement
 from entitlements.specs import EntitlementSpec, ResetSpec, fault, make_entitlement
 from entitlements.stores import entitlements as store
 from entitlements.stores import grants as grant_store
+from meterline.db import mutex
 from meterline.kernel.errors import ConflictError, NotFoundError, ValidationError
 from meterline.kernel.ids import new_ulid
 from meterline.kernel.periods import Period
@@ -145,6 +146,7 @@ class EntitlementService:
         self, conn: AsyncConnection, spec: EntitlementSpec, feature: Feature, subject: str
     ) -> EntitlementState:
         most = self.limits.max_entitlements
+        await mutex.alone(conn, "entitlements", feature.namespace, subject)
         if await store.count_active(conn, feature.namespace, subject) >= most:
             raise ValidationError(f"a subject has at most {most} entitlements")
         now = self._means.now()

@@ -11,6 +11,7 @@ from entitlements.paging import Page
 from entitlements.services.means import Means
 from entitlements.specs import FeatureSpec, fault
 from entitlements.stores import features as store
+from meterline.db import mutex
 from meterline.kernel.errors import ConflictError, NotFoundError, ValidationError
 from meterline.kernel.ids import new_ulid
 
@@ -42,6 +43,7 @@ class FeatureService:
         )
         try:
             async with self._means.database.transaction() as conn:
+                await mutex.alone(conn, "features", namespace)
                 await _refuse_taken(conn, feature)
                 most = self.limits.max_features
                 if await store.count_active(conn, namespace) >= most:

@@ -41,6 +41,16 @@ class MeterUse:
 
     async def on_change(self, conn: AsyncConnection, meter: Meter) -> None:
         """A meter changes in this transaction: what is kept of balances over it does not hold."""
-        for feature in await feature_store.using_meter(conn, meter.namespace, meter.slug):
-            for entitlement_id in await entitlement_store.active_of_feature(conn, feature.id):
-                await live.invalidate(conn, entitlement_id)
+        for entitlement_id in await entitlements_over(conn, meter):
+            await live.invalidate(conn, entitlement_id)
+
+
+async def entitlements_over(conn: AsyncConnection, meter: Meter) -> list[str]:
+    """The ids of entitlements over a meter that have not ended, in order.
+
+    The order is the same for all who lock their rows, so that none waits for another in a circle.
+    """
+    ids: set[str] = set()
+    for feature in await feature_store.using_meter(conn, meter.namespace, meter.slug):
+        ids.update(await entitlement_store.active_of_feature(conn, feature.id))
+    return sorted(ids)

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from meterline.db import migrations, postgres
 from meterline.db.limits import DatabaseLimits
-from meterline.kernel.errors import UnavailableError
+from meterline.kernel.errors import NotFoundError, UnavailableError, ValidationError
 
 __all__ = ["Database", "DatabaseLimits"]
 
@@ -113,7 +113,10 @@ class Database:
 
 @contextmanager
 def _passing_errors() -> Iterator[None]:
-    """Turn what will pass into `UnavailableError`; what is a fault stays what it is."""
+    """Turn what will pass into `UnavailableError`; what is a fault stays what it is.
+
+    PostgreSQL keeps no NUL in texts, and so does not even look for one.
+    """
     try:
         yield
     except PoolTimeoutError as error:
@@ -122,6 +125,10 @@ def _passing_errors() -> Iterator[None]:
         if error.connection_invalidated or _is_passing(error.orig):
             logger.warning("the database is away or busy", extra={"error": str(error.orig)})
             raise UnavailableError("the database is away or busy") from error
+        if postgres.is_nul(error.orig):
+            if (error.statement or "").startswith("INSERT"):
+                raise ValidationError("a text holds the character NUL") from error
+            raise NotFoundError("nothing has a name with the character NUL") from error
         raise
 
 

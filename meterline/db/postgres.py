@@ -163,6 +163,8 @@ class PostgresHotReads:
 
     async def rows(self, statement: str, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
         """Every row of the answer. Raises `UnavailableError` when the server does not answer."""
+        if any(isinstance(one, str) and "\0" in one for one in parameters):
+            return []  # which the server would not even look for
         group = self._groups.get(statement)
         if group is None:
             group = self._groups[statement] = self._group(statement)
@@ -246,6 +248,11 @@ _RETRY_STATES = frozenset({"40001", "40P01", "55P03", "57014", "25P03", "25P04"}
 """Serialization failure, deadlock, lock or statement timeout, a transaction that idled."""
 _AWAY_CLASSES = ("08", "53", "57P", "58")
 """Connection, resources, shutdown, the server's own files."""
+
+
+def is_nul(error: BaseException | None) -> bool:
+    """Whether a text could not be sent for a NUL in it."""
+    return getattr(error, "sqlstate", None) == "22021"
 
 
 def is_passing(error: BaseException | None) -> bool:

@@ -16,10 +16,9 @@ from entitlements.notifications.service import NotificationService
 from entitlements.notifications.stores.checks import request_checks
 from entitlements.notifications.stores.rejected import report_rejected, watching_namespaces
 from entitlements.notifications.worker import NotificationWorker
-from entitlements.services.meters import MeterUse
+from entitlements.services.meters import MeterUse, entitlements_over
 from entitlements.services.values import ValueService
 from entitlements.stores import entitlements as entitlement_store
-from entitlements.stores import features as feature_store
 from entitlements.stores import following
 from meterline.db.engine import Database
 from meterline.kernel.clock import Clock
@@ -74,9 +73,7 @@ class NotifyingMeterUse(MeterUse):
     async def on_change(self, conn: AsyncConnection, meter: Meter) -> None:
         """See `MeterUse.on_change`."""
         await super().on_change(conn, meter)
-        for feature in await feature_store.using_meter(conn, meter.namespace, meter.slug):
-            ids = await entitlement_store.active_of_feature(conn, feature.id)
-            await request_checks(conn, ids, self._clock())
+        await request_checks(conn, await entitlements_over(conn, meter), self._clock())
 
 
 @asynccontextmanager

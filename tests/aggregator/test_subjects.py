@@ -1,8 +1,6 @@
 """Subjects: upserts that keep what they do not name, hostile keys, purging."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +12,6 @@ from meterline.db.engine import Database
 from meterline.kernel.errors import NotFoundError, UnavailableError, ValidationError
 from meterline.kernel.text import is_text
 from tests.support.clock import FixedClock
-from tests.support.database import migrated
 
 
 class Purges:
@@ -31,9 +28,8 @@ class Purges:
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with migrated(tmp_path) as database:
-        yield database
+def database(any_database: Database) -> Database:
+    return any_database
 
 
 @pytest.fixture

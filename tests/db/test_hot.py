@@ -50,3 +50,11 @@ async def test_what_was_committed_is_seen(any_database: Database, hot: HotReads)
         return await hot.row(ONE, [f"n{number}"]) is not None
 
     assert all(await asyncio.gather(*(write_and_read(number) for number in range(40))))
+
+
+async def test_nothing_is_found_under_names_that_nothing_can_have(
+    any_database: Database, hot: HotReads
+) -> None:
+    await add(any_database, "a")
+    found = await asyncio.gather(*(hot.row(ONE, [name]) for name in ("a", "a\0", "\0", "a")))
+    assert found == [("a", "of a"), None, None, ("a", "of a")]

@@ -8,7 +8,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, inspect, text
 
 import aggregator.subjects
 import entitlements.stores.features
@@ -19,7 +19,8 @@ import portal.store
 from meterline.db import migrations
 from meterline.db.engine import Database
 from meterline.db.tables import metadata
-from tests.support.database import database_url, migrated
+from tests.support.database import database_url
+from tests.support.postgres import PostgresCluster
 
 DOMAINS = (
     aggregator.subjects,
@@ -31,8 +32,16 @@ DOMAINS = (
 )
 
 
-async def test_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None:
-    processes = [Database.open(database_url(tmp_path)) for _ in range(4)]
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return database_url(tmp_path)
+    cluster: PostgresCluster = request.getfixturevalue("postgres")
+    return cluster.create_database(empty=True)
+
+
+async def test_processes_that_start_at_once_migrate_once(empty_url: str) -> None:
+    processes = [Database.open(empty_url) for _ in range(4)]
     applied = await asyncio.gather(*(one.migrate() for one in processes))
     assert [bool(versions) for versions in applied].count(True) == 1
     assert await processes[0].migrate() == []
@@ -40,7 +49,7 @@ async def test_processes_that_start_at_once_migrate_once(tmp_path: Path) -> None
         await one.close()
 
 
-async def test_the_tables_are_what_the_code_expects(tmp_path: Path) -> None:
+async def test_the_tables_are_what_the_code_expects(any_database: Database) -> None:
     def differences(connection: Connection) -> list[Any]:
         def ours(item: Any, name: str | None, kind: str, _reflected: bool, _other: Any) -> bool:
             return kind != "table" or name in metadata.tables
@@ -52,12 +61,12 @@ async def test_the_tables_are_what_the_code_expects(tmp_path: Path) -> None:
         # Indexes are a migration's business: the code does not name them.
         return [one for one in found if not str(one[0]).endswith("_index")]
 
-    async with migrated(tmp_path) as database, database.transaction() as conn:
+    async with any_database.transaction() as conn:
         assert await conn.run_sync(differences) == []
 
 
 async def test_a_failed_migration_leaves_the_schema_as_it_was(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    empty_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from alembic.operations import Operations
 
@@ -67,26 +76,25 @@ async def test_a_failed_migration_leaves_the_schema_as_it_was(
         if made:
             raise RuntimeError("the disk is full")
         made.append(name)
-        self.execute(f"CREATE TABLE {name} (x)")
+        self.execute(f"CREATE TABLE {name} (x integer)")
 
-    database = Database.open(database_url(tmp_path))
+    database = Database.open(empty_url)
     with monkeypatch.context() as patch:
         patch.setattr(Operations, "create_table", create_table)
         with pytest.raises(RuntimeError, match="disk is full"):
             await database.migrate()
     async with database.read() as conn:
         assert made
-        assert (await conn.execute(text("SELECT name FROM sqlite_master"))).all() == []
+        assert await conn.run_sync(lambda sync: inspect(sync).get_table_names()) == []
     assert (await database.migrate())[0] == "0001"
     await database.close()
 
 
-async def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    async with migrated(tmp_path) as database:
-        async with database.transaction() as conn:
-            await conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-        with pytest.raises(migrations.SchemaTooNewError, match="newer Meterline"):
-            await database.migrate()
+async def test_a_newer_schema_is_refused(any_database: Database) -> None:
+    async with any_database.transaction() as conn:
+        await conn.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(migrations.SchemaTooNewError, match="newer Meterline"):
+        await any_database.migrate()
 
 
 def test_versions_are_numbered_without_a_gap() -> None:

@@ -5,10 +5,9 @@ import base64
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 from typing import Any
 
 import jwt
@@ -21,7 +20,6 @@ from meterline.kernel.errors import UnauthorizedError, ValidationError
 from portal.store import PortalToken, SqlTokenStore
 from portal.tokens import AUDIENCE, ISSUER, Claims, PortalLimits, PortalService, sign, verify
 from tests.support.clock import FixedClock
-from tests.support.database import migrated
 
 SECRET = "a secret of more than thirty-two bytes"
 OTHER_SECRET = "another secret of more than 32 bytes!"
@@ -169,9 +167,8 @@ def test_no_text_is_a_token(text: str) -> None:
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with migrated(tmp_path) as database:
-        yield database
+def database(any_database: Database) -> Database:
+    return any_database
 
 
 def service_of(

@@ -1,7 +1,9 @@
 """A relational database of the newest schema, for one test."""
 
+import atexit
+import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import pytest_asyncio
 
 from meterline.db.engine import Database, DatabaseLimits
 from tests.support.migrating import migrate_in_thread
-from tests.support.postgres import PostgresCluster
+from tests.support.postgres import PostgresCluster, require_binaries
 
 _template: list[bytes] = []
 """An empty database file, kept because copying it is far quicker than migrating."""
@@ -55,9 +57,9 @@ def sqlite_url(folder: Path) -> str:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
+async def opened(url: str, limits: DatabaseLimits | None = None) -> AsyncIterator[Database]:
     """The database at a URL, closed at the end."""
-    database = Database.open(url)
+    database = Database.open(url, limits)
     try:
         yield database
     finally:
@@ -66,7 +68,14 @@ async def opened(url: str) -> AsyncIterator[Database]:
 
 @asynccontextmanager
 async def migrated(folder: Path, limits: DatabaseLimits | None = None) -> AsyncIterator[Database]:
-    """The SQLite database of a folder, made when there is none."""
+    """The SQLite database of a folder, made when there is none.
+
+    With METERLINE_TEST_DATABASE=postgresql in the environment it is one of PostgreSQL.
+    """
+    if os.environ.get("METERLINE_TEST_DATABASE") == "postgresql":
+        async with opened(_postgres_of(folder), limits) as database:
+            yield database
+        return
     if not (folder / "meterline.db").exists():
         sqlite_url(folder)
     database = Database.open(database_url(folder), limits)
@@ -74,6 +83,20 @@ async def migrated(folder: Path, limits: DatabaseLimits | None = None) -> AsyncI
         yield database
     finally:
         await database.close()
+
+
+_stack = ExitStack()
+_clusters: list[PostgresCluster] = []
+_by_folder: dict[Path, str] = {}
+
+
+def _postgres_of(folder: Path) -> str:
+    if not _by_folder:
+        _clusters.append(_stack.enter_context(PostgresCluster(require_binaries())))
+        atexit.register(_stack.close)
+    if folder not in _by_folder:
+        _by_folder[folder] = _clusters[0].create_database()
+    return _by_folder[folder]
 
 
 def _empty_database(folder: Path) -> bytes:

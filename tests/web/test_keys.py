@@ -1,7 +1,6 @@
 """The API for keys, over the real database."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -14,13 +13,11 @@ from meterline.web.auth import Authenticator
 from meterline.web.keys import KeyLimits, KeyService, router
 from tests.support.api import app_of, assert_problem, client_of
 from tests.support.clock import FixedClock
-from tests.support.database import migrated
 
 
 @pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[Database]:
-    async with migrated(tmp_path) as database:
-        yield database
+def database(any_database: Database) -> Database:
+    return any_database
 
 
 @pytest.fixture

@@ -24,22 +24,38 @@ async def change(conn: AsyncConnection, channel: Channel) -> None:
     await conn.execute(update(channels).where(channels.c.id == channel.id).values(row))
 
 
-async def get(conn: AsyncConnection, namespace: str, channel_id: str) -> Channel | None:
-    """The channel with that id, deleted or not."""
+async def lock(conn: AsyncConnection, channel_id: str) -> None:
+    """Nobody else changes the channel before this transaction has ended.
+
+    To come before changes of its deliveries: all who change both lock the channel first.
+    """
+    await conn.execute(select(channels.c.id).where(channels.c.id == channel_id).with_for_update())
+
+
+async def get(
+    conn: AsyncConnection, namespace: str, channel_id: str, *, lock: bool = False
+) -> Channel | None:
+    """The channel with that id, deleted or not; with `lock` as it stays until the end."""
     query = select(channels).where(
         channels.c.namespace == namespace, channels.c.id == channel_id.upper()
     )
+    if lock:
+        query = query.with_for_update()
     row = (await conn.execute(query)).one_or_none()
     return _channel(row) if row else None
 
 
-async def by_ids(conn: AsyncConnection, namespace: str, ids: Sequence[str]) -> dict[str, Channel]:
-    """The channels with these ids that are not deleted."""
+async def by_ids(
+    conn: AsyncConnection, namespace: str, ids: Sequence[str], *, lock: bool = False
+) -> dict[str, Channel]:
+    """The channels with these ids that are not deleted; with `lock` they stay until the end."""
     query = select(channels).where(
         channels.c.namespace == namespace,
         channels.c.id.in_([one.upper() for one in ids]),
         channels.c.deleted_at.is_(None),
     )
+    if lock:
+        query = query.order_by(channels.c.id).with_for_update(read=True)
     return {row.id: _channel(row) for row in await conn.execute(query)}
 
 

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, or_, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from entitlements.notifications.firing import Seen
 from entitlements.notifications.model import EntitlementValue
 from entitlements.notifications.stores import rules
 from entitlements.notifications.stores.tables import checks, fired, seen
+from meterline.db import mutex
 from meterline.db.tables import upsert
 from meterline.kernel.ids import new_ulid
 from meterline.kernel.instants import from_micros, to_micros
@@ -32,9 +33,15 @@ LATER = "later"
 SWEEP = "sweep"
 """Look at every entitlement of the namespace that stands in place of an entitlement's id."""
 
+RULES = "notification rules"
+"""The name that changes of balances lock beside each other, and changes of rules alone."""
+
 _AT_ONCE = 500
 _STEP_MICROS = 5_000_000
 _MOST_STEPS = 3
+
+
+_place = tuple_(checks.c.entitlement_id, checks.c.reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +68,14 @@ async def request_checks(
     """Have entitlements looked at soon, and at instants to come at which usage begins to count.
 
     Costs one look-up while no rule exists anywhere. Nothing is missed by that: whoever makes a
-    rule has every entitlement looked at.
+    rule has every entitlement looked at, once those who saw no rule have ended their transactions.
     """
-    wanted = list(dict.fromkeys(ids))
-    if not wanted or not await rules.any_active(conn):
+    # In the order of ids, as all do, so that two who ask for the same do not wait in a circle.
+    wanted = sorted(set(ids))
+    if not wanted:
+        return
+    await mutex.beside(conn, RULES)
+    if not await rules.any_active(conn):
         return
     await ask(conn, wanted, now)
     # In steps of some seconds and not too many of them: what lies further on is looked for.
@@ -117,13 +128,18 @@ async def claim(
 ) -> dict[str, list[Check]]:
     """Take the checks of up to `limit` entitlements; they are nobody else's for the lease."""
     oldest = select(checks.c.entitlement_id).where(_due(now)).order_by(checks.c.due_at).limit(limit)
-    ids = list(dict.fromkeys((await conn.execute(oldest)).scalars()))
+    oldest = oldest.with_for_update(skip_locked=True)
+    ids = sorted(set((await conn.execute(oldest)).scalars()))
     if not ids:
         return {}
-    # The condition stands again: of two processes that chose the same, the second gets none.
+    # All that is due of each, but what another transaction is at: that is for the next time.
+    chosen = select(checks.c.entitlement_id, checks.c.reason).where(
+        checks.c.entitlement_id.in_(ids), _due(now)
+    )
+    places = (await conn.execute(chosen.with_for_update(skip_locked=True))).all()
     result = await conn.execute(
         update(checks)
-        .where(checks.c.entitlement_id.in_(ids), _due(now))
+        .where(_place.in_([tuple(place) for place in places]))
         .values(claimed_until=now + lease)
         .returning(checks.c.entitlement_id, checks.c.reason, checks.c.due_at, checks.c.stamp)
     )
@@ -147,8 +163,10 @@ async def done(conn: AsyncConnection, answered: Sequence[Check]) -> None:
             checks.c.reason == bindparam("why"),
             checks.c.stamp == bindparam("which"),
         )
+        # In the order in which they are asked for.
+        ordered = sorted(answered, key=lambda one: (one.reason != CHANGE, one.entitlement_id))
         rows = [
-            {"of": one.entitlement_id, "why": one.reason, "which": one.stamp} for one in answered
+            {"of": one.entitlement_id, "why": one.reason, "which": one.stamp} for one in ordered
         ]
         await conn.execute(statement, rows)
 
@@ -166,9 +184,16 @@ async def drop(conn: AsyncConnection, ids: Sequence[str], reason: str) -> None:
     await conn.execute(delete(checks).where(mine, checks.c.reason == reason))
 
 
-async def load_seen(conn: AsyncConnection, ids: Sequence[str]) -> dict[str, tuple[str, Seen]]:
-    """The namespaces of entitlements, and what was seen of them last."""
+async def load_seen(
+    conn: AsyncConnection, ids: Sequence[str], *, lock: bool = False
+) -> dict[str, tuple[str, Seen]]:
+    """The namespaces of entitlements, and what was seen of them last.
+
+    With `lock` nobody else sees more of them before this transaction has ended.
+    """
     query = select(seen).where(seen.c.entitlement_id.in_(ids))
+    if lock:
+        query = query.order_by(seen.c.entitlement_id).with_for_update()
     return {
         row.entitlement_id: (row.namespace, Seen(row.period_start, Decimal(row.balance)))
         for row in await conn.execute(query)
@@ -186,7 +211,7 @@ async def save_seen(conn: AsyncConnection, values: Sequence[EntitlementValue]) -
                 "period_start": value.period.start,
                 "balance": format_number(value.balance),
             }
-            for value in values
+            for value in sorted(values, key=lambda one: one.entitlement_id)
         ]
         await conn.execute(statement, rows)
 
@@ -205,4 +230,5 @@ async def fire_once(conn: AsyncConnection, key: str, until: datetime) -> bool:
 async def forget_fired(conn: AsyncConnection, now: datetime) -> int:
     """Forget keys that cannot fire again, some at a time; answers how many."""
     some = select(fired.c.key).where(fired.c.until < now).limit(_AT_ONCE)
+    some = some.with_for_update(skip_locked=True)
     return (await conn.execute(delete(fired).where(fired.c.key.in_(some)))).rowcount

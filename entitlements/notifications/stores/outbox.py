@@ -88,6 +88,8 @@ async def resend(
     conn: AsyncConnection, event_id: str, to: Sequence[Channel], now: datetime
 ) -> None:
     """Send an event once more, with its whole schedule; also to channels that it never went to."""
+    # So that two who do so at once make one delivery.
+    await conn.execute(select(events.c.id).where(events.c.id == event_id).with_for_update())
     for channel in to:
         again = (
             update(deliveries)
@@ -135,7 +137,7 @@ async def claim(
     """Take up to `limit` due deliveries to the channel `channel_id`."""
     waiting = and_(deliveries.c.channel_id == channel_id, deliveries.c.next_attempt_at <= now)
     ids = select(deliveries.c.id).where(waiting).order_by(deliveries.c.next_attempt_at).limit(limit)
-    chosen = list((await conn.execute(ids)).scalars())
+    chosen = list((await conn.execute(ids.with_for_update(skip_locked=True))).scalars())
     if not chosen:
         return []
     token = new_ulid(now)
@@ -199,6 +201,7 @@ async def forget(conn: AsyncConnection, before: datetime) -> int:
         deliveries.c.event_id == events.c.id, deliveries.c.next_attempt_at.is_not(None)
     )
     old = select(events.c.id).where(events.c.created_at < before, ~waiting).limit(_AT_ONCE)
+    old = old.with_for_update(skip_locked=True)
     ids = list((await conn.execute(old)).scalars())
     if ids:
         of_events = select(deliveries.c.id).where(deliveries.c.event_id.in_(ids))

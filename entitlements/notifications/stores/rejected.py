@@ -44,7 +44,8 @@ async def report_rejected(
     kept = select(rejected.c.reason).where(rejected.c.namespace == namespace)
     known = set((await conn.execute(kept)).scalars())
     make = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
-    for text, count in reasons.items():
+    # In order, so that two sinks that count the same do not wait in a circle.
+    for text, count in sorted(reasons.items()):
         reason = text[:_REASON_LENGTH]
         if reason not in known and len(known) >= _MOST_REASONS:
             reason = _OTHER
@@ -68,11 +69,11 @@ async def waiting(conn: AsyncConnection, until: datetime) -> Sequence[str]:
 
 async def take(conn: AsyncConnection, namespace: str) -> Rejected | None:
     """What was counted in a namespace; the count starts anew."""
-    query = select(rejected).where(rejected.c.namespace == namespace).with_for_update()
-    rows = (await conn.execute(query.order_by(rejected.c.number.desc()))).all()
+    # One statement: what is counted meanwhile is for the next time.
+    taken = delete(rejected).where(rejected.c.namespace == namespace).returning(rejected)
+    rows = sorted(await conn.execute(taken), key=lambda row: row.number, reverse=True)
     if not rows:
         return None
-    await conn.execute(delete(rejected).where(rejected.c.namespace == namespace))
     return Rejected(
         begin=min(row.first_at for row in rows),
         end=max(row.last_at for row in rows),

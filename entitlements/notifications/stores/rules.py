@@ -44,6 +44,12 @@ async def remove(conn: AsyncConnection, rule_id: str, now: datetime) -> None:
     )
 
 
+async def lock(conn: AsyncConnection, rule_id: str) -> None:
+    """Nobody else changes the rule before this transaction has ended."""
+    query = select(rules.c.id).where(rules.c.id == rule_id.upper())
+    await conn.execute(query.with_for_update())
+
+
 async def get(conn: AsyncConnection, namespace: str, rule_id: str) -> Rule | None:
     """The rule with that id, deleted or not."""
     found = await _where(conn, rules.c.namespace == namespace, rules.c.id == rule_id.upper())

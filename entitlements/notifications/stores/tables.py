@@ -1,6 +1,6 @@
 """The tables of notifications."""
 
-from sqlalchemy import JSON, Boolean, Column, ForeignKey, Integer, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Integer, String, Table, Text
 
 from meterline.db.tables import UtcDateTime, metadata
 
@@ -122,7 +122,7 @@ rejected = Table(
     metadata,
     Column("namespace", String(64), primary_key=True),
     Column("reason", String(200), primary_key=True),
-    Column("number", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
     Column("first_at", UtcDateTime, nullable=False),
     Column("last_at", UtcDateTime, nullable=False),
 )

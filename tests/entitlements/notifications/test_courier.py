@@ -2,9 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -39,7 +37,6 @@ from tests.entitlements.notifications.build import (
     value,
 )
 from tests.support.clock import FixedClock
-from tests.support.database import migrated
 
 RULE = RuleSpec(EventType.EXHAUSTED, "rule", ())
 
@@ -76,9 +73,8 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with migrated(tmp_path) as database:
-        yield World(database)
+def world(any_database: Database) -> World:
+    return World(any_database)
 
 
 async def test_an_event_arrives(world: World) -> None:

@@ -1,10 +1,8 @@
 """Checks become events, each once, whatever dies on the way."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -79,9 +77,8 @@ class World:
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with migrated(tmp_path) as database:
-        yield World(database)
+def world(any_database: Database) -> World:
+    return World(any_database)
 
 
 async def test_thresholds_fire_once_a_period(world: World) -> None:

@@ -25,8 +25,9 @@ def worker_of(database: Database, reader: FakeReader, sender: HttpSender) -> Not
     return NotificationWorker(database, reader, sender, system_clock, OPTIONS)
 
 
-async def test_a_change_reaches_the_receiver(tmp_path: Path) -> None:
-    async with migrated(tmp_path) as database, receiving() as receiver:
+async def test_a_change_reaches_the_receiver(any_database: Database) -> None:
+    database = any_database
+    async with receiving() as receiver:
         reader, sender = FakeReader(), HttpSender(allow_private=True)
         worker = worker_of(database, reader, sender)
         service = NotificationService(
@@ -47,9 +48,10 @@ async def test_a_change_reaches_the_receiver(tmp_path: Path) -> None:
 
 
 async def test_a_failing_store_does_not_stop_the_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    any_database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with migrated(tmp_path) as database, receiving() as receiver:
+    database = any_database
+    async with receiving() as receiver:
         receiver.respond = lambda _path: reply(200)
         reader, sender = FakeReader(), HttpSender(allow_private=True)
         worker = worker_of(database, reader, sender)
