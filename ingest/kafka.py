@@ -14,6 +14,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from ingest.exact import JSON_ERRORS
 from ingest.fast import FastReader
+from ingest.faults import Fault, InvalidEventsError
 from ingest.limits import IngestLimits
 from ingest.parse import Parser
 from meterline.eventlog.kafka_codec import Decoded, UnreadableRecordError
@@ -106,6 +107,8 @@ class KafkaCodec:
         present = [(name, text) for name, text in headers if text is not None]
         try:
             accepted = self._parser.parse_kafka(present, key, value)
+        except InvalidEventsError as error:
+            raise UnreadableRecordError("; ".join(map(_text, error.faults[:_FEW]))) from None
         except MeterlineError as error:
             raise UnreadableRecordError(error.detail) from None
         return Decoded(
@@ -125,6 +128,10 @@ def _structured(canonical: bytes) -> bytes:
     if "_ext" in members:
         parts.append(bytes(members["_ext"])[1:-1])
     return b"{" + b",".join(parts) + b"}"
+
+
+def _text(fault: Fault) -> str:
+    return fault.reason if fault.attribute is None else f"{fault.attribute}: {fault.reason}"
 
 
 def _hashes(namespace: str, events: Sequence[Any]) -> list[int]:
