@@ -358,7 +358,8 @@ class ClickHouseEngine:
             lost = self._remote is not None and isinstance(error, OperationalError)
             # The driver's own error is left out of the chain: its text can be very long, and
             # carries the parameters.
-            raise translated(error, reads=reads, lost=lost) from None
+            wrong = translated(error, reads=reads, lost=lost)
+            raise wrong from wrong.__cause__
 
 
 def _utc(value: Any) -> Any:

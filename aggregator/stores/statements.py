@@ -13,6 +13,7 @@ MAX_FIELD_BYTES = 100_000
 _INSERT = re.compile(r"\s*INSERT INTO \w+(?: \([^)]*\))?")
 _TIMEOUT_EXCEEDED = 159
 _MEMORY_LIMIT_EXCEEDED = 241
+_PREFIX = re.compile(r"^Received ClickHouse exception, code: \d+, server response: ")
 _OF_A_PROXY = re.compile(r"received HTTP status (?:408|429|5\d\d)\b")
 _TRY_AGAIN = frozenset(
     {
@@ -117,7 +118,7 @@ def translated(error: Exception, *, reads: bool, lost: bool) -> MeterlineError |
     """What the driver's error means to a caller. `lost`: it is of the connection to a server."""
     code = int(getattr(error, "code", None) or 0)
     kind = UnreadableError if code in UnreadableError.CODES else EngineError
-    short = kind(code, str(error))
+    short = kind(code, _PREFIX.sub("", str(error)))
     if code == _TIMEOUT_EXCEEDED and reads:
         return ValidationError(
             "the query takes longer than query.timeout_seconds allows; ask for less at once"

@@ -4,6 +4,7 @@ Each guard has a control: the same fault with the guard switched off gives a wro
 """
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from aggregator.stores.clickhouse import ClickHouseEngine, ClickHouseOptions
 from aggregator.stores.engine import EngineError
 from aggregator.worker import STEPS, SinkOptions
 from meterline.eventlog.sqlite import SqliteLog
+from tests.support.engines import environment
 from tests.support.sink_child import METERS
 from tests.support.usage import INGESTED, canonical, meter, running_sink, send
 
@@ -26,6 +28,7 @@ SEED = 20260115
 def _child(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tests.support.sink_child", str(folder), *args],
+        env={**os.environ, **environment()},
         capture_output=True,
         text=True,
         timeout=120,

@@ -165,7 +165,8 @@ def shared_options(database: str, **more: Any) -> ClickHouseOptions:
     """A database of the server that tests share."""
     url = real_server()
     if url is None:
-        return shared_bridge().options(database, **more)
+        layout = more.get("layout", Layout())
+        return shared_bridge(layout.cluster).options(database, **{"layout": layout, **more})
     parts = urlsplit(url)
     return ClickHouseOptions(
         url=f"{parts.scheme}://{parts.hostname}:{parts.port or 8123}",

@@ -17,7 +17,7 @@ from typing import Any
 
 from aggregator.stores.clickhouse import ClickHouseEngine, ClickHouseOptions
 from aggregator.stores.layout import Layout
-from tests.support.clickhouse import URL_VARIABLE, shared_bridge, shared_options
+from tests.support.clickhouse import URL_VARIABLE, real_server, shared_bridge, shared_options
 
 STORE_VARIABLE = "METERLINE_TEST_STORE"
 CLUSTER_VARIABLE = "METERLINE_TEST_CLUSTER"
@@ -34,15 +34,20 @@ def store_at(folder: Path) -> Path | ClickHouseOptions:
     if not over_http():
         return folder
     sharded = os.environ[STORE_VARIABLE] == "sharded"
-    if URL_VARIABLE not in os.environ:
-        # Children of this test have to find the same server.
-        bridge = shared_bridge(_BRIDGE_CLUSTER if sharded else None)
-        os.environ[URL_VARIABLE] = bridge.url.replace("://", f"://{bridge.user}:{bridge.password}@")
     layout = Layout()
     if sharded:
         layout = Layout(os.environ.get(CLUSTER_VARIABLE, _BRIDGE_CLUSTER), sharded=True)
     name = f"test_{sha256(str(folder).encode()).hexdigest()[:16]}"
     return shared_options(name, layout=layout)
+
+
+def environment() -> dict[str, str]:
+    """What a child of the test needs in its environment to find the same store."""
+    if not over_http() or real_server() is not None:
+        return {}
+    sharded = os.environ[STORE_VARIABLE] == "sharded"
+    bridge = shared_bridge(_BRIDGE_CLUSTER if sharded else None)
+    return {URL_VARIABLE: bridge.url.replace("://", f"://{bridge.user}:{bridge.password}@")}
 
 
 def open_engine(folder: Path, **options: Any) -> ClickHouseEngine:
