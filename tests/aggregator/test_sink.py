@@ -176,6 +176,9 @@ async def test_followers_are_told_each_usage_once(tmp_path: Path) -> None:
         async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
             told.extend(usages)
 
+        async def settled(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:
+            raise AssertionError("no event settles a hold here")
+
         async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:
             refused.extend(await read())
 
@@ -204,10 +207,11 @@ async def test_the_checkup_finds_what_does_not_agree(tmp_path: Path) -> None:
         assert await check_store(rig.engine, live) == []
         await rig.engine.execute("INSERT INTO points SELECT * FROM points WHERE idx = 3")
         await rig.engine.execute("INSERT INTO events SELECT * FROM events WHERE idx = 5")
-        await rig.engine.execute("TRUNCATE TABLE keys")
+        await rig.engine.execute(f"TRUNCATE TABLE {rig.engine.layout.change('keys')}")
         found = [one.what for one in await check_store(rig.engine, live)]
         assert found == ["events", "events", "keys"]
-        await rig.engine.execute("DELETE FROM totals WHERE series = 1")
+        totals = rig.engine.layout.change("totals")
+        await rig.engine.execute(f"DELETE FROM {totals} WHERE series = 1")
         assert "series 1" in [one.what for one in await check_store(rig.engine, live)]
 
 
