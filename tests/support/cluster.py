@@ -1,6 +1,6 @@
-"""Meterline in processes of their own: gateways, sinks, API servers over one broker, store, database.
+"""Meterline in processes of their own: gateways, sinks and API servers over shared backends.
 
-    with Cluster(folder, broker, bridge.options("mine"), postgres.create_database(empty=True)) as one:
+    with Cluster(folder, broker.bootstrap, bridge.options("mine"), database_url) as one:
         with one.gateways[0].client() as events, one.apis[0].client() as api:
             ...
 
