@@ -12,7 +12,7 @@ from aggregator.query import TimeRange
 from aggregator.rows import Statement
 from aggregator.series import Series
 from aggregator.stores.engine import EngineError
-from meterline.kernel.errors import MeterlineError, UnavailableError
+from meterline.kernel.errors import UnavailableError
 from meterline.kernel.instants import format_instant, from_micros, to_micros
 from meterline.kernel.meters import Meter
 
@@ -72,8 +72,8 @@ class Meters(Protocol):
 class SeriesReader(Protocol):
     """Which series holds a meter's values."""
 
-    def get(self, meter: Meter) -> Series:
-        """The series of a meter; a `MeterlineError` while there is none to be read."""
+    async def readable(self, meters: Iterable[Meter]) -> Iterable[Series]:
+        """The series of meters, as far as they can be read by now."""
         ...
 
 
@@ -103,20 +103,15 @@ class EventService:
 
     async def list(self, namespace: str, wanted: EventFilter, limit: int) -> Sequence[ListedEvent]:
         """Up to `limit` events, newest first, from the one after `wanted.before`."""
-        measured = self._measured(await self._meters.list(namespace))
+        measured = await self._measured(await self._meters.list(namespace))
         found = await self._read(events_statement(namespace, wanted, measured, limit))
         faults = await self._faults(measured, [row[1:4] for row in found])
         return [_listed(row, measured, faults) for row in found]
 
-    def _measured(self, meters: Iterable[Meter]) -> Measured:
-        types, series = set(), set()
-        for meter in meters:
-            types.add(meter.event_type)
-            try:
-                series.add(self._series.get(meter).id)
-            except MeterlineError:
-                # Still in the making: its faults are not known yet.
-                continue
+    async def _measured(self, meters: Sequence[Meter]) -> Measured:
+        types = {meter.event_type for meter in meters}
+        # Of those still in the making faults are not known yet.
+        series = {one.id for one in await self._series.readable(meters)}
         return Measured(tuple(sorted(types)), tuple(sorted(series)))
 
     async def _faults(

@@ -22,6 +22,10 @@ class Follower(Protocol):
         """Take a plan's usage, in the transaction that commits the sink's position."""
         ...
 
+    async def settled(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:
+        """Counted events whose source is `HOLD_SOURCE`, as (namespace, id); after `apply`."""
+        ...
+
     async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:
         """Some accepted events are of no use to a meter, or to the store at all."""
         ...
@@ -39,6 +43,9 @@ class NoFollower:
         return ()
 
     async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
+        """Nothing is told."""
+
+    async def settled(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:
         """Nothing is told."""
 
     async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:

@@ -1,97 +1,142 @@
-"""Which series there are, from the first meter that needs one to the deletion of its last point."""
+"""Which series there are. The database knows; this is a copy of it, for any process.
+
+Where several processes share a database, the copy is compared with `series_version` before each
+use that matters, so that an old copy never answers: a series that was dropped gets no new points,
+and later loses those that it has. How far a series is back-filled may be old: what is filled by
+now is then read from the events, as it was before (`sql._with_gaps`).
+"""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 
 import structlog
 
-from aggregator.backfill import Backfill, positions_reached
-from aggregator.series import Series, SeriesKey, series_key
+from aggregator.backfill import Backfill, positions_reached, step_offsets
+from aggregator.series import Series, SeriesKey, State, series_key
+from aggregator.stores import series as stored
 from aggregator.stores import state
-from aggregator.stores.state import StoredSeries
+from aggregator.stores.engine import Engine
+from aggregator.stores.series import StoredSeries
 from meterline.db.engine import Database
-from meterline.kernel.errors import NotFoundError, UnavailableError
+from meterline.db.locks import Gate
+from meterline.kernel.clock import Clock
+from meterline.kernel.errors import UnavailableError
 from meterline.kernel.meters import Meter
 
 log = structlog.get_logger(__name__)
 
-Positions = Callable[[], Mapping[int, int]]
-_PREPARE_AT_ONCE = 20_000
-_RETRY_SECONDS = 5.0
+_WATCH_SECONDS = 1.0
 
 
 class SeriesRegistry:
-    """The live series, kept in step with the meters and back-filled in the background.
+    """The live series, kept in step with the meters."""
 
-    `exclusive` is held for each plan of the sink and for each change of the set of series, so that
-    a series is either wholly in a plan or not at all.
-    """
-
-    def __init__(self, database: Database, backfill: Backfill) -> None:
-        self.exclusive = asyncio.Lock()
+    def __init__(
+        self, database: Database, engine: Engine, clock: Clock, *, gate: Gate | None = None
+    ) -> None:
+        """Give a `gate` when several registries of this process share an SQLite database."""
+        self.gate = gate or Gate(database)
+        self.backfill = Backfill(engine)
+        self.hasten: Callable[[StoredSeries], Awaitable[None]] | None = None
+        """Prepares a new series at once, in the process that leads."""
+        self.changed: Callable[[], None] | None = None
+        """There may be something to back-fill or to delete."""
         self._database = database
-        self._backfill = backfill
+        self._clock = clock
+        self._alone = gate is None and database.dialect == "sqlite"
+        self._making = asyncio.Lock()
+        self._by_id: dict[int, StoredSeries] = {}
         self._by_key: dict[SeriesKey, StoredSeries] = {}
-        self._ids: set[int] = set()
-        self._users: dict[SeriesKey, set[str]] = {}
-        self._dropped: list[int] = []
-        self._work = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._planned: Positions = dict
-        self._applied: Positions = dict
+        self._users: set[tuple[int, str]] = set()
+        self._named: dict[int, Series] = {}
+        self._version = -1
 
-    async def start(self, meters: Iterable[Meter], planned: Positions, applied: Positions) -> None:
-        """Load the series and make them agree with the meters, before the sink runs.
+    async def start(self, meters: Iterable[Meter]) -> None:
+        """Load the series, and make those that are missing.
 
-        `planned` and `applied` answer the last offset of each partition whose plan is fixed, and
-        whose plan is in the store. A meter without its series, or a series without a meter, is
-        what a crash between the two left behind.
+        A meter without its series is what a crash between the two left behind. A series without
+        a meter may just be made by another process; the one that leads looks after those.
         """
-        self._planned, self._applied = planned, applied
-        async with self._database.read() as conn:
-            stored = await state.load_series(conn)
-        for one in stored:
-            if one.series.key in self._by_key:
-                # Its making was cut short, and another one was made.
-                self._dropped.append(self._by_key[one.series.key].series.id)
-            self._by_key[one.series.key] = await self._recovered(one)
-            self._ids.add(one.series.id)
+        await self.refresh()
         for meter in meters:
             await self.ensure(meter)
-        async with self.exclusive:
-            for key in [key for key in self._by_key if key not in self._users]:
-                await self._drop(key)
 
-    async def _recovered(self, one: StoredSeries) -> StoredSeries:
-        """A series whose step was cut short starts that step again."""
-        if one.in_progress:
-            await self._backfill.undo(one.series)
-            return await self._save(replace(one, in_progress=False))
-        return one
+    async def refresh(self) -> None:
+        """Make the copy agree with the database."""
+        if self._alone and self._version >= 0:
+            return
+        async with self._database.read() as conn:
+            if await stored.version(conn) == self._version:
+                return
+        await self.reload()
+
+    async def reload(self) -> None:
+        """Read the series anew."""
+        async with self._database.read() as conn:
+            version = await stored.version(conn)
+            found = await stored.load_series(conn)
+            users = await stored.load_users(conn)
+        if version < self._version:
+            # Another task read a newer state meanwhile.
+            return
+        self._by_id = {one.series.id: one for one in found}
+        self._by_key = {one.series.key: one for one in found}
+        self._users = users
+        self._version = version
+
+    async def watch(self, stopping: asyncio.Event) -> None:
+        """Keep the copy fresh for those who do not wait: `has` and `progress`."""
+        while not self._alone and not stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), _WATCH_SECONDS)
+            try:
+                await self.refresh()
+            except UnavailableError as error:
+                log.warning("cannot look for new series", error=error.detail)
 
     def live(self) -> list[Series]:
         """Every series, in the order of ids."""
-        return sorted((one.series for one in self._by_key.values()), key=lambda one: one.id)
+        return [one.series for _, one in sorted(self._by_id.items())]
+
+    def unfinished(self) -> list[StoredSeries]:
+        """The series that are to be back-filled, oldest first."""
+        return [one for _, one in sorted(self._by_id.items()) if one.series.state != "ready"]
 
     def has(self, series_id: int) -> bool:
-        """Whether a series is live."""
-        return series_id in self._ids
+        """Whether a series is live, by what is known here."""
+        return series_id in self._by_id
 
-    def get(self, meter: Meter) -> Series:
+    async def named(self, ids: Sequence[int]) -> list[Series]:
+        """The series with these ids, dropped or not; what they are about never changes."""
+        if unknown := [one for one in ids if one not in self._named]:
+            async with self._database.read() as conn:
+                found = await stored.load_series(conn, unknown)
+            if len(self._named) > 100_000:
+                self._named.clear()
+            self._named.update((one.series.id, one.series) for one in found)
+        return [self._named[one] for one in ids if one in self._named]
+
+    async def get(self, meter: Meter) -> Series:
         """The series that a meter's queries read.
 
         `UnavailableError` while it is too young to be queried.
         """
+        await self.refresh()
         found = self._by_key.get(series_key(meter))
-        if found is None:
-            raise NotFoundError(f"meter {meter.slug} has no series")
-        if found.series.state == "preparing":
+        # A meter was changed by two processes at once, and one dropped what the other needs.
+        series = await self.ensure(meter) if found is None else found.series
+        if series.state == "preparing":
             raise UnavailableError(
                 f"meter {meter.slug} is being prepared; try again soon", retry_after_seconds=2
             )
-        return found.series
+        return series
+
+    async def readable(self, meters: Iterable[Meter]) -> list[Series]:
+        """The series of meters, as far as they can be queried by now."""
+        await self.refresh()
+        found = (self._by_key.get(series_key(meter)) for meter in meters)
+        return [one.series for one in found if one and one.series.state != "preparing"]
 
     def progress(self, meter: Meter) -> tuple[str, float]:
         """State and progress (0 to 1) of the back-fill that a meter waits for."""
@@ -101,120 +146,56 @@ class SeriesRegistry:
     async def ensure(self, meter: Meter) -> Series:
         """The series of a meter, made if it is not there. It counts stored events as well."""
         key = series_key(meter)
-        async with self.exclusive:
-            if key not in self._by_key:
-                await self._create(key)
-            self._users.setdefault(key, set()).add(meter.id)
-            return self._by_key[key].series
+        await self.refresh()
+        async with self._making:
+            found = self._by_key.get(key)
+            if found is not None and (found.series.id, meter.id) in self._users:
+                return found.series
+            # Only about how long steps take; so it may be old when the series is made.
+            events = 0 if found else await self.backfill.count(key)
+            async with self.gate.exclusive() as conn:
+                # Plans name the series that are live when they are made, and they are made
+                # beside no such transaction. So each has this series if it is of offsets after
+                # `live_from`, and none has it if it is of offsets before.
+                one = await stored.find_series(conn, key)
+                made = one is None
+                if one is None:
+                    planned = await state.planned_through(conn)
+                    live_from = {part: through + 1 for part, through in planned.items() if through}
+                    step = step_offsets(events, live_from)
+                    begun: State = "preparing" if live_from else "ready"
+                    series = await stored.create_series(conn, key, begun, live_from, step)
+                    one = StoredSeries(series, step, False)
+                await stored.add_user(conn, one.series.id, meter.id, self._clock())
+            await self.reload()
+            if made and one.series.state == "preparing":
+                await self._prepare(one)
+        self._tell()
+        return self._by_id.get(one.series.id, one).series
+
+    async def _prepare(self, one: StoredSeries) -> None:
+        """Seldom is there much to prepare; then the meter can be queried at once."""
+        async with self._database.read() as conn:
+            if not positions_reached(one.series, await state.load_positions(conn)):
+                return
+        if not await self.backfill.count_exact(one.series):
+            async with self._database.transaction() as conn:
+                await stored.need_no_preparation(conn, one.series.id)
+            await self.reload()
+        elif self.hasten is not None:
+            await self.hasten(one)
 
     async def release(self, meter: Meter) -> None:
         """The meter is gone or has moved to another series: drop the series if nobody uses it."""
-        key = series_key(meter)
-        async with self.exclusive:
-            users = self._users.get(key, set())
-            users.discard(meter.id)
-            if not users and key in self._by_key:
-                await self._drop(key)
-
-    async def _create(self, key: SeriesKey) -> None:
-        live_from = {part: through + 1 for part, through in self._planned().items() if through}
-        draft = Series(0, key, "preparing" if live_from else "ready", live_from, {})
-        step = await self._backfill.step_offsets(draft)
-        async with self._database.transaction() as conn:
-            series = await state.create_series(conn, key, draft.state, live_from, step)
-        one = self._by_key[key] = StoredSeries(series, step, False)
-        self._ids.add(series.id)
-        self.wake()
-        if series.state == "ready" or not positions_reached(series, self._applied()):
+        await self.refresh()
+        found = self._by_key.get(series_key(meter))
+        if found is None:
             return
-        # Seldom more than a few; then the meter can be queried at once.
-        if await self._backfill.count_exact(series) <= _PREPARE_AT_ONCE:
-            self._by_key[key] = await self._prepare(one)
+        async with self.gate.exclusive() as conn:
+            await stored.remove_user(conn, found.series.id, meter.id, self._clock())
+        await self.reload()
+        self._tell()
 
-    async def _drop(self, key: SeriesKey) -> None:
-        one = self._by_key.pop(key)
-        self._ids.discard(one.series.id)
-        self._users.pop(key, None)
-        self._dropped.append(one.series.id)
-        self.wake()
-
-    async def run(self, stopping: asyncio.Event) -> None:
-        """Back-fill new series and delete dropped ones, until `stopping` is set."""
-        while not stopping.is_set():
-            self._work.clear()
-            try:
-                again = await self._one_step()
-            except Exception:
-                log.exception("a back-fill failed and will be tried again")
-                again = False
-            if not again:
-                if not self._work.is_set():
-                    self._idle.set()
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(self._work.wait(), _RETRY_SECONDS)
-
-    async def settled(self) -> None:
-        """Wait until nothing is left to back-fill or to delete."""
-        await self._idle.wait()
-
-    def wake(self) -> None:
-        """Look for work, or for the stop, now."""
-        self._idle.clear()
-        self._work.set()
-
-    async def _one_step(self) -> bool:
-        """Do one piece of work; whether there was any."""
-        if self._dropped:
-            await self._delete_dropped()
-            return True
-        for one in sorted(self._by_key.values(), key=lambda one: one.series.id):
-            if one.series.state == "ready" or not positions_reached(one.series, self._applied()):
-                continue
-            if one.in_progress:
-                async with self.exclusive:
-                    one = self._replace(await self._recovered(one))
-            moved = await (
-                self._prepare(one) if one.series.state == "preparing" else self._fill(one)
-            )
-            self._replace(moved)
-            return True
-        return False
-
-    async def _delete_dropped(self) -> None:
-        ids = list(self._dropped)
-        async with self.exclusive:
-            await self._backfill.drop(ids)
-            async with self._database.transaction() as conn:
-                await state.delete_series(conn, ids)
-        self._dropped = [one for one in self._dropped if one not in ids]
-
-    async def _prepare(self, one: StoredSeries) -> StoredSeries:
-        one = self._replace(await self._save(replace(one, in_progress=True)))
-        await self._backfill.insert_exact(one.series)
-        return await self._save(
-            replace(one, in_progress=False, series=replace(one.series, state="backfilling"))
-        )
-
-    async def _fill(self, one: StoredSeries) -> StoredSeries:
-        series = one.series
-        if not series.gaps:
-            return await self._save(replace(one, series=replace(series, state="ready")))
-        part, after, before = series.gaps[0]
-        through = min(after + one.step, before - 1)
-        one = self._replace(await self._save(replace(one, in_progress=True)))
-        await self._backfill.insert_step(series, part, after, through)
-        done = {**series.done_through, part: through}
-        return await self._save(
-            replace(one, in_progress=False, series=replace(series, done_through=done))
-        )
-
-    async def _save(self, one: StoredSeries) -> StoredSeries:
-        async with self._database.transaction() as conn:
-            await state.save_series(conn, one.series, in_progress=one.in_progress)
-        return one
-
-    def _replace(self, one: StoredSeries) -> StoredSeries:
-        # It may have been dropped meanwhile.
-        if one.series.key in self._by_key:
-            self._by_key[one.series.key] = one
-        return one
+    def _tell(self) -> None:
+        if self.changed is not None:
+            self.changed()

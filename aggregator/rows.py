@@ -10,26 +10,10 @@ from itertools import groupby
 from typing import Any
 
 from aggregator.binding import Binder
+from aggregator.scratch import FAULT_COLUMNS, POINT_COLUMNS, Lease, Scratch
 from aggregator.series import Series
 from meterline.kernel import quantity
 from meterline.kernel.jsonpath import parse_path
-
-EVENT_FIELDS = (
-    "id",
-    "source",
-    "type",
-    "subject",
-    "time",
-    "datacontenttype",
-    "data",
-    "_raw",
-    "data_base64",
-    "_ext",
-)
-"""Members of a canonical event object, as the ingest gateway writes them."""
-
-LANES = 2
-"""How many statements fill the scratch tables side by side: one of them uses one core."""
 
 LOAD_SETTINGS: dict[str, str | int] = {
     "async_insert": 0,
@@ -67,53 +51,30 @@ class Statement:
     params: dict[str, Any] = field(default_factory=dict)
 
 
-def staging_tables(part: int) -> list[str]:
-    """DDL of the scratch tables of one partition's sink; they live in memory only."""
-    event = ", ".join(f"{name} String" for name in EVENT_FIELDS)
-    place = "off UInt64, idx UInt32"
-    return [
-        *(
-            f"CREATE OR REPLACE TABLE staging_records_{part}_{lane} (off UInt64, ns String,"
-            f" at Int64, e Array(Tuple({event}))) ENGINE = Memory"
-            for lane in range(LANES)
-        ),
-        f"CREATE OR REPLACE TABLE staging_{part} (part UInt16, {place}, ns LowCardinality(String),"
-        " id String, source LowCardinality(String), type LowCardinality(String), subject String,"
-        " time DateTime64(6, 'UTC'), time_given UInt8, datacontenttype LowCardinality(String),"
-        " data String, data_base64 String, ext String, ingested_at DateTime64(3, 'UTC'),"
-        " h UInt128, content UInt64, inexact UInt8) ENGINE = Memory",
-        f"CREATE OR REPLACE TABLE staging_suspects_{part} (h UInt128) ENGINE = Memory",
-        f"CREATE OR REPLACE TABLE staging_verdicts_{part} ({place}, verdict UInt8) ENGINE = Memory",
-        f"CREATE OR REPLACE TABLE staging_points_{part} (series UInt32, subject String,"
-        f" time DateTime64(6, 'UTC'), part UInt16, {place}, exact UInt8,"
-        " value Nullable(Decimal(38, 18)), text String, dims Array(String),"
-        " reason String) ENGINE = Memory",
-    ]
+def stage_events(scratch: Scratch, lane: int, first: int, last: int) -> str:
+    """Spread the loaded records into one row per event, with its key, content and flags.
 
-
-def staging_names(part: int) -> list[str]:
-    """The scratch tables of one partition's sink."""
-    kinds = ("", "suspects_", "verdicts_", "points_")
-    lanes = [f"staging_records_{part}_{lane}" for lane in range(LANES)]
-    return lanes + [f"staging_{kind}{part}" for kind in kinds]
-
-
-def stage_events(part: int, lane: int) -> str:
-    """Spread the loaded records into one row per event, with its key, content and flags."""
+    A log that gives every event an offset may cut records differently each time it is read, so
+    events outside of the plan are left out here.
+    """
     time = "parseDateTime64BestEffortOrNull(ev.time, 6, 'UTC')"
     return f"""
-INSERT INTO staging_{part}
-SELECT {part}, off, idx, ns, ev.id, ev.source, ev.type, ev.subject,
-    ifNull({time}, toDateTime64(fromUnixTimestamp64Milli(at, 'UTC'), 6, 'UTC')) AS instant,
+INSERT INTO {scratch.events}
+SELECT {scratch.part}, place, number, ns, ev.id, ev.source, ev.type, ev.subject,
+    ifNull({time}, toDateTime64(fromUnixTimestamp64Milli(moment, 'UTC'), 6, 'UTC')) AS instant,
     ev.time != '' AS given, ev.datacontenttype,
     if(ev._raw = '', ev.data, ev._raw) AS payload, ev.data_base64, ev._ext,
-    fromUnixTimestamp64Milli(at, 'UTC'),
+    fromUnixTimestamp64Milli(moment, 'UTC'),
     reinterpretAsUInt128(sipHash128(ns, ev.source, ev.id)),
     sipHash64(ev.type, ev.subject, if(given, toUnixTimestamp64Micro(instant), 0),
               ev.datacontenttype, payload, ev.data_base64, ev._ext),
     match(payload, {{inexact:String}})
-FROM staging_records_{part}_{lane}
-ARRAY JOIN e AS ev, arrayEnumerate(e) AS idx"""
+FROM {scratch.records(lane)}
+ARRAY JOIN e AS ev,
+    if(empty(offs), arrayEnumerate(e), arrayWithConstant(length(e), toUInt32(1))) AS number,
+    arrayResize(offs, length(e), off) AS place,
+    arrayResize(ats, length(e), at) AS moment
+WHERE place BETWEEN {first} AND {last}"""
 
 
 class Reads:
@@ -176,87 +137,151 @@ def steps_sql(path: str, bind: Binder) -> str:
     return args
 
 
-def insert_events(part: int, verdicts: bool) -> str:
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Offsets `first` to `last` may be in the tables already: insert what is missing."""
+
+    first: int
+    last: int
+
+    def of(self, table: str, part: int, columns: str) -> str:
+        """The condition on a row, by the columns that tell it from others."""
+        return (
+            f"({columns}) NOT IN (SELECT {columns} FROM {table}"
+            f" WHERE part = {part} AND off BETWEEN {self.first} AND {self.last})"
+        )
+
+
+def insert_events(scratch: Scratch, verdicts: bool, missing: Missing | None = None) -> str:
     """Counted events and conflicts; duplicates are left out."""
-    status = _places(part, CONFLICT) if verdicts else "0"
-    where = f"WHERE NOT ({_places(part, DUPLICATE)})" if verdicts else ""
+    status = _places(scratch, CONFLICT) if verdicts else "0"
     return f"""
 INSERT INTO events (ns, part, off, idx, status, inexact, id, source, type, subject, time,
     time_given, datacontenttype, data, data_base64, ext, ingested_at, stored_at)
 SELECT ns, part, off, idx, {status}, inexact, id, source, type, subject, time,
     time_given, datacontenttype, data, data_base64, ext, ingested_at,
     fromUnixTimestamp64Milli({{stored_at:Int64}}, 'UTC')
-FROM staging_{part} {where}"""
+FROM {scratch.events}{_stored_where(scratch, "events", verdicts, missing)}"""
 
 
-def insert_keys(part: int, verdicts: bool) -> str:
+def insert_keys(scratch: Scratch, verdicts: bool, missing: Missing | None = None) -> str:
     """The keys of what `insert_events` stored."""
-    where = f"WHERE NOT ({_places(part, DUPLICATE)})" if verdicts else ""
     return f"""
 INSERT INTO keys (h, content, part, off, idx)
-SELECT h, content, part, off, idx FROM staging_{part} {where}"""
+SELECT h, content, part, off, idx
+FROM {scratch.events}{_stored_where(scratch, "keys", verdicts, missing)}"""
+
+
+def _stored_where(scratch: Scratch, table: str, verdicts: bool, missing: Missing | None) -> str:
+    conditions = [f"NOT ({_places(scratch, DUPLICATE)})"] if verdicts else []
+    if missing:
+        conditions.append(missing.of(table, scratch.part, "off, idx"))
+    return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
 def stage_points(
-    part: int, series: Sequence[Series], verdicts: bool, after: int, through: int
-) -> Statement | None:
+    scratch: Scratch, series: Sequence[Series], verdicts: bool, after: int, through: int
+) -> Statement:
     """Read the values of counted events at offsets in (after, through], for every series.
 
     Events that must be read exactly are left out. Values that cannot be used are NULL.
     """
     bind = Binder()
-    counted = f" AND off > {after} AND off <= {through}{counted_sql(part, verdicts)}"
+    counted = f" AND off > {after} AND off <= {through}{counted_sql(scratch, verdicts)}"
     selects = [
-        _select_cells(f"staging_{part}", group, bind, _of_type(key, bind) + counted)
+        _select_cells(scratch.events, group, bind, _of_type(key, bind) + counted)
         for key, group in _by_type(series)
     ]
-    if not selects:
-        return None
-    columns = "series, subject, time, part, off, idx, exact, value, text, dims"
-    sql = f"INSERT INTO staging_points_{part} ({columns})\n" + "\nUNION ALL\n".join(selects)
+    columns = ", ".join(POINT_COLUMNS)
+    sql = f"INSERT INTO {scratch.points} ({columns})\n" + "\nUNION ALL\n".join(selects)
     return Statement(sql, bind.params)
 
 
-def insert_points(part: int) -> str:
+def insert_points(scratch: Scratch, missing: Missing | None = None) -> str:
     """The staged points."""
+    also = f" AND {missing.of('points', scratch.part, 'series, off, idx')}" if missing else ""
     return (
         f"{_INSERT_POINTS}\nSELECT series, subject, time, part, off, idx, exact,"
-        f" assumeNotNull(value), text, dims FROM staging_points_{part} WHERE value IS NOT NULL"
+        f" assumeNotNull(value), text, dims FROM {scratch.points} WHERE value IS NOT NULL{also}"
     )
 
 
-def insert_faults(part: int, series: Sequence[Series]) -> Statement:
+def insert_faults(
+    scratch: Scratch, series: Sequence[Series], missing: Missing | None = None
+) -> list[Statement]:
     """Which events a series could not use, and why."""
+    return [
+        _insert_faults(scratch, some, missing, exact=number == 0)
+        for number, some in enumerate(in_statements(series))
+    ]
+
+
+def _insert_faults(
+    scratch: Scratch, series: Sequence[Series], missing: Missing | None, *, exact: bool
+) -> Statement:
     bind = Binder()
     selects = [
-        f"SELECT series, part, off, idx, exact, reason FROM staging_points_{part}"
-        " WHERE value IS NULL AND exact = 1"
+        f"SELECT series, part, off, idx, exact, reason FROM {scratch.points}"
+        f" WHERE value IS NULL AND exact = 1 AND {int(exact)}"
     ]
     for one in series:
         if one.kind != "count":
             where = (
-                f"(off, idx) IN (SELECT off, idx FROM staging_points_{part}"
+                f"(off, idx) IN (SELECT off, idx FROM {scratch.points}"
                 f" WHERE series = {one.id} AND value IS NULL AND exact = 0)"
             )
-            selects.append(_select_faults(f"staging_{part}", one, bind, where))
-    return Statement(f"{_INSERT_FAULTS}\n" + "\nUNION ALL\n".join(selects), bind.params)
+            selects.append(_select_faults(scratch.events, one, bind, where))
+    select = "\nUNION ALL\n".join(selects)
+    if missing:
+        columns = ", ".join(FAULT_COLUMNS)
+        where = missing.of("faults", scratch.part, "series, off, idx")
+        select = f"SELECT {columns} FROM ({select}) WHERE {where}"
+    return Statement(f"{_INSERT_FAULTS}\n{select}", bind.params)
 
 
-def backfill_points(series: Series, part: int, after: int, through: int) -> Statement:
+def in_statements(series: Sequence[Series]) -> list[Sequence[Series]]:
+    """The series in as many parts as there should be statements: a server limits their length."""
+    ordered = sorted(series, key=lambda one: (one.namespace, one.event_type, one.id))
+    return [
+        ordered[at : at + _SERIES_A_STATEMENT] for at in range(0, len(ordered), _SERIES_A_STATEMENT)
+    ]
+
+
+def settled_events(scratch: Scratch, verdicts: bool) -> str:
+    """Namespace and id of the events from one source that count."""
+    return (
+        f"SELECT ns, id FROM {scratch.events} WHERE source = {{source:String}}"
+        f"{counted_sql(scratch, verdicts)} ORDER BY ns, id"
+    )
+
+
+def backfill_points(series: Series, part: int, after: int, through: int, lease: Lease) -> Statement:
     """The points of stored events at offsets in (after, through], inexact ones left out."""
     bind = Binder()
     where = _stored(series, bind, part, after, through)
     select = _select_cells("events", [series], bind, where)
-    return Statement(f"{_INSERT_POINTS}\n{select} WHERE s.2 IS NOT NULL", bind.params)
+    leads = _leads(lease.points)
+    return Statement(f"{_INSERT_POINTS}\n{select} WHERE s.2 IS NOT NULL AND {leads}", bind.params)
 
 
-def backfill_faults(series: Series, part: int, after: int, through: int) -> Statement:
+def backfill_faults(series: Series, part: int, after: int, through: int, lease: Lease) -> Statement:
     """The faults of stored events at offsets in (after, through], inexact ones left out."""
     bind = Binder()
     where = _stored(series, bind, part, after, through)
-    return Statement(
-        f"{_INSERT_FAULTS}\n{_select_faults('events', series, bind, where)}", bind.params
-    )
+    select = _select_faults("events", series, bind, where)
+    return Statement(f"{_INSERT_FAULTS}\n{select} AND {_leads(lease.faults)}", bind.params)
+
+
+def insert_leased(table: str, leased: str, columns: Sequence[str], count: int) -> str:
+    """Move rows out of a leader's scratch table; an error unless there are as many as said."""
+    listed = ", ".join(columns)
+    whole = f"(SELECT throwIf(count() != {count}) FROM {leased}) = 0"
+    return f"INSERT INTO {table} ({listed})\nSELECT {listed} FROM {leased} WHERE {whole}"
+
+
+def _leads(table: str) -> str:
+    # Always true; but once another process leads, the table is gone and the statement fails.
+    return f"(SELECT count() FROM {table}) >= 0"
 
 
 def totals_of_points(where: str) -> str:
@@ -270,19 +295,18 @@ def totals_of_points(where: str) -> str:
     )
 
 
-_INSERT_POINTS = (
-    "INSERT INTO points (series, subject, time, part, off, idx, exact, value, text, dims)"
-)
-_INSERT_FAULTS = "INSERT INTO faults (series, part, off, idx, exact, reason)"
+_SERIES_A_STATEMENT = 200
+_INSERT_POINTS = f"INSERT INTO points ({', '.join(POINT_COLUMNS)})"
+_INSERT_FAULTS = f"INSERT INTO faults ({', '.join(FAULT_COLUMNS)})"
 
 
 def _of_type(key: tuple[str, str], bind: Binder) -> str:
     return f"ns = {bind(key[0])} AND type = {bind(key[1])} AND inexact = 0"
 
 
-def counted_sql(part: int, verdicts: bool) -> str:
+def counted_sql(scratch: Scratch, verdicts: bool) -> str:
     """A condition, to be added, that leaves out duplicates and conflicts."""
-    return f" AND NOT ({_places(part, DUPLICATE, CONFLICT)})" if verdicts else ""
+    return f" AND NOT ({_places(scratch, DUPLICATE, CONFLICT)})" if verdicts else ""
 
 
 def _stored(series: Series, bind: Binder, part: int, after: int, through: int) -> str:
@@ -327,11 +351,9 @@ def _select_faults(table: str, series: Series, bind: Binder, where: str) -> str:
     )
 
 
-def _places(part: int, *verdicts: int) -> str:
+def _places(scratch: Scratch, *verdicts: int) -> str:
     wanted = ", ".join(map(str, verdicts))
-    return (
-        f"(off, idx) IN (SELECT off, idx FROM staging_verdicts_{part} WHERE verdict IN ({wanted}))"
-    )
+    return f"(off, idx) IN (SELECT off, idx FROM {scratch.verdicts} WHERE verdict IN ({wanted}))"
 
 
 def _by_type(series: Iterable[Series]) -> Iterable[tuple[tuple[str, str], list[Series]]]:

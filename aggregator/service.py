@@ -62,7 +62,7 @@ class SeriesBook(Protocol):
         """The meter no longer needs its series."""
         ...
 
-    def get(self, meter: Meter) -> Series:
+    async def get(self, meter: Meter) -> Series:
         """The series that a meter's queries read; `UnavailableError` while it is too young."""
         ...
 
@@ -256,7 +256,8 @@ class MeterService:
         meter = await self.get(namespace, id_or_slug)
         span = _since_event_from(meter, parse_range(begin, end))
         limit = self.limits.max_listed
-        found = await self._read(sql.list_subjects(meter, self._series.get(meter), span, limit + 1))
+        series = await self._series.get(meter)
+        found = await self._read(sql.list_subjects(meter, series, span, limit + 1))
         return _listed(found, limit, "subjects")
 
     async def group_values(
@@ -270,12 +271,12 @@ class MeterService:
             raise NotFoundError("the meter has no such groupBy key")
         span = _since_event_from(meter, parse_range(begin, end))
         limit = self.limits.max_listed
-        series = self._series.get(meter)
+        series = await self._series.get(meter)
         found = await self._read(sql.list_values(meter, series, key, span, limit + 1))
         return _listed(found, limit, "values")
 
     async def _rows(self, meter: Meter, query: MeterQuery) -> Sequence[QueryRow]:
-        series = self._series.get(meter)
+        series = await self._series.get(meter)
         if query.since and query.range.end and query.since >= query.range.end:
             return []
         data = TimeRange()

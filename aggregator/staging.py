@@ -10,16 +10,28 @@ import msgspec
 import numpy as np
 
 from aggregator import rows
+from aggregator.cutting import between, singles
 from aggregator.dedupe import KEY_DTYPE, Keys, SeenKeys, Verdict, judge, repeated
 from aggregator.exact import by_type, read_points
 from aggregator.rows import CONFLICT, DUPLICATE
+from aggregator.scratch import (
+    FIND_SCRATCH,
+    LANES,
+    POINT_COLUMNS,
+    RECORD_COLUMNS,
+    Scratch,
+    encoded,
+)
 from aggregator.series import Series
 from aggregator.stores.engine import Engine, UnreadableError
 from meterline.eventlog.port import Record
 from meterline.kernel.usage import Usage
 
-_RECORD_COLUMNS = ("off", "ns", "at", "e")
 _STORED_DTYPE = np.dtype([("low", "<u8"), ("high", "<u8"), ("content", "<u8")])
+
+
+class ScratchLostError(Exception):
+    """The scratch tables do not hold what was put into them: the engine was started anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,59 +54,116 @@ class Staged:
 
 
 class Staging:
-    """The scratch tables of one partition's sink."""
+    """The scratch tables of one partition's worker."""
 
     def __init__(self, engine: Engine, part: int, seen: SeenKeys) -> None:
         self._engine = engine
         self._part = part
-        self._seen = seen
+        self.seen = seen
+        self.scratch = Scratch(part, 0)
 
-    async def create(self) -> None:
-        """Make the tables, empty."""
-        for statement in rows.staging_tables(self._part):
+    async def create(self, epoch: int) -> None:
+        """Make the tables, empty, and drop those of the workers before."""
+        self.scratch = Scratch(self._part, epoch)
+        names = [row[0] for row in await self._engine.query(FIND_SCRATCH)]
+        for name in self.scratch.older(names):
+            await self._engine.execute(f"DROP TABLE IF EXISTS {name} SYNC")
+        for statement in self.scratch.ddl():
             await self._engine.execute(statement)
 
-    async def load(self, records: Sequence[Record]) -> None:
-        """Fill the staging table with the events of `records`, and nothing else.
+    async def drop(self) -> None:
+        """Remove the tables: the worker is done."""
+        for name in self.scratch.names:
+            await self._engine.execute(f"DROP TABLE IF EXISTS {name} SYNC")
 
-        Raises `UnreadableError` when the engine cannot read them.
+    async def load(self, records: Sequence[Record], first: int, last: int) -> None:
+        """Fill the staging table with the events of `records` at offsets `first` to `last`.
+
+        Nothing else is in it then. Raises `UnreadableError` when the engine cannot read them.
         """
-        for table in rows.staging_names(self._part):
+        for table in self.scratch.names:
             await self._engine.execute(f"TRUNCATE TABLE {table}")
         if not records:
             return
         await all_done(
-            *(self._load(lane, chosen) for lane, chosen in enumerate(_lanes(records)) if chosen)
+            *(
+                self._load(lane, chosen, first, last)
+                for lane, chosen in enumerate(_lanes(records))
+                if chosen
+            )
         )
 
-    async def _load(self, lane: int, records: Sequence[Record]) -> None:
+    async def _load(self, lane: int, records: Sequence[Record], first: int, last: int) -> None:
         await self._engine.load(
-            f"staging_records_{self._part}_{lane}",
-            _RECORD_COLUMNS,
+            self.scratch.records(lane),
+            RECORD_COLUMNS,
             "JSONCompactEachRow",
             await asyncio.to_thread(_record_rows, records),
             rows.LOAD_SETTINGS,
         )
         await self._engine.execute(
-            rows.stage_events(self._part, lane), {"inexact": rows.INEXACT_PATTERN}
+            rows.stage_events(self.scratch, lane, first, last), {"inexact": rows.INEXACT_PATTERN}
         )
 
-    async def poison(self, records: Sequence[Record]) -> dict[int, str]:
-        """Which of the records the engine cannot read, by offset, and why. Tries each alone."""
-        reasons = {}
-        for record in records:
-            try:
-                await self.load([record])
-            except UnreadableError as error:
-                reasons[record.offset] = str(error)
-        return reasons
+    async def poison(
+        self, records: Sequence[Record], first: int, last: int
+    ) -> list[tuple[Record, str]]:
+        """What the engine cannot read, and why. Tries each alone.
 
-    async def judge(self, first: int) -> Staged:
-        """Decide which staged events count, given all that was stored before offset `first`."""
+        Of records that say where each event is, it answers single events.
+        """
+        found = []
+        for record in between(records, first, last):
+            reason = await self._reason(record)
+            if reason is None:
+                continue
+            parts = singles(record)
+            if len(parts) < 2:
+                found.append((record, reason))
+                continue
+            bad = [(one, why) for one in parts if (why := await self._reason(one)) is not None]
+            found += bad or [(record, reason)]
+        return found
+
+    async def _reason(self, record: Record) -> str | None:
+        try:
+            await self.load([record], record.first_offset, record.offset)
+        except UnreadableError as error:
+            return str(error)
+        return None
+
+    async def check(self, staged: Staged, source: str) -> int:
+        """Raises `ScratchLostError` when the tables do not hold what was judged any more.
+
+        They are in the memory of the engine: after a restart of it they are empty, and inserts
+        from them store nothing, without an error. Answers how many events are from a source.
+        """
+        found = await self._engine.query(
+            f"SELECT count(), countIf(source = {{source:String}}) FROM {self.scratch.events}",
+            {"source": source},
+        )
+        self._compare(found[0][0], len(staged.keys))
+        return int(found[0][1])
+
+    def _compare(self, found: int, expected: int) -> None:
+        if found != expected:
+            raise ScratchLostError(f"{found} of {expected} staged events are there")
+
+    async def settled(self, source: str, judged: bool) -> list[tuple[str, str]]:
+        """Namespace and id of the events from a source that count."""
+        statement = rows.settled_events(self.scratch, judged)
+        return [(row[0], row[1]) for row in await self._engine.query(statement, {"source": source})]
+
+    async def judge(self, first: int, expected: int) -> Staged:
+        """Decide which staged events count, given all that was stored before offset `first`.
+
+        There must be as many as `expected`.
+        """
         raw = await self._engine.fetch(
-            f"SELECT h, content, off, idx FROM staging_{self._part}", "RowBinary"
+            f"SELECT h, content, off, idx FROM {self.scratch.events}", "RowBinary"
         )
         keys: Keys = np.frombuffer(raw, dtype=KEY_DTYPE)
+        self._compare(len(keys), expected)
         suspects = await asyncio.to_thread(self._suspects, keys)
         verdicts = judge(suspects, await self._stored(suspects, first)) if len(suspects) else []
         if verdicts:
@@ -103,20 +172,20 @@ class Staging:
         return Staged(keys, kinds.count(DUPLICATE), kinds.count(CONFLICT))
 
     def _suspects(self, keys: Keys) -> Keys:
-        doubtful = repeated(keys) | self._seen.maybe_seen(keys["low"])
+        doubtful = repeated(keys) | self.seen.maybe_seen(keys["low"])
         suspects: Keys = keys[doubtful]
         return suspects
 
     async def _stored(self, suspects: Keys, first: int) -> dict[int, list[int]]:
         # A plan that is applied again finds keys of its own first try: those do not count.
         await self._engine.load(
-            f"staging_suspects_{self._part}",
+            self.scratch.suspects,
             ("h",),
             "RowBinary",
             np.stack([suspects["low"], suspects["high"]], axis=1).tobytes(),
         )
         raw = await self._engine.fetch(
-            f"SELECT h, content FROM keys WHERE h IN (SELECT h FROM staging_suspects_{self._part})"
+            f"SELECT h, content FROM keys WHERE h GLOBAL IN (SELECT h FROM {self.scratch.suspects})"
             f" AND NOT (part = {self._part} AND off >= {first})",
             "RowBinary",
         )
@@ -126,12 +195,11 @@ class Staging:
         return found
 
     async def _save(self, verdicts: Sequence[Verdict]) -> None:
-        lines = "\n".join(f"[{one.off},{one.idx},{one.verdict}]" for one in verdicts)
         await self._engine.load(
-            f"staging_verdicts_{self._part}",
+            self.scratch.verdicts,
             ("off", "idx", "verdict"),
             "JSONCompactEachRow",
-            lines.encode(),
+            encoded((one.off, one.idx, one.verdict) for one in verdicts),
         )
 
     async def read_points(
@@ -143,16 +211,15 @@ class Staging:
         """
         if not series:
             return 0
-        statements = [
-            rows.stage_points(self._part, series, judged, after, through)
-            for after, through in _offset_lanes(first, last)
-        ]
-        await all_done(
-            *(self._engine.execute(one.sql, one.params) for one in statements if one is not None)
-        )
+        for some in rows.in_statements(series):
+            statements = [
+                rows.stage_points(self.scratch, some, judged, after, through)
+                for after, through in _offset_lanes(first, last)
+            ]
+            await all_done(*(self._engine.execute(one.sql, one.params) for one in statements))
         await self._read_exactly(series, judged)
         found = await self._engine.query(
-            f"SELECT countIf(value IS NULL) FROM staging_points_{self._part}"
+            f"SELECT countIf(value IS NULL) FROM {self.scratch.points}"
         )
         return int(found[0][0])
 
@@ -162,7 +229,7 @@ class Staging:
         found = await self._engine.query(
             "SELECT series, subject, dims, if(time >= {at:DateTime64(6)}, time, NULL) AS due,"
             " sum(toDecimal256(assumeNotNull(value), 18)), count(), min(time), max(time)"
-            f" FROM staging_points_{self._part}"
+            f" FROM {self.scratch.points}"
             f" WHERE value IS NOT NULL AND series IN ({wanted})"
             " GROUP BY series, subject, dims, due",
             {"at": planned_at},
@@ -177,12 +244,12 @@ class Staging:
         table = by_type(series)
         found = await self._engine.query(
             "SELECT off, idx, subject, toString(time), ns, type, data"
-            f" FROM staging_{self._part} WHERE inexact = 1 AND type IN {{types:Array(String)}}"
-            + rows.counted_sql(self._part, judged),
+            f" FROM {self.scratch.events} WHERE inexact = 1 AND type IN {{types:Array(String)}}"
+            + rows.counted_sql(self.scratch, judged),
             {"types": sorted({event_type for _, event_type in table})},
         )
         lines = [
-            _row(
+            (
                 point.series,
                 subject,
                 time,
@@ -194,28 +261,14 @@ class Staging:
                 point.text,
                 point.dims,
                 point.reason,
-            )  # fmt: skip
+            )
             for off, idx, subject, time, namespace, event_type, data in found
             for point in read_points(data, table.get((namespace, event_type), ()))
         ]
         if lines:
+            columns = (*POINT_COLUMNS, "reason")
             await self._engine.load(
-                f"staging_points_{self._part}",
-                (
-                    "series",
-                    "subject",
-                    "time",
-                    "part",
-                    "off",
-                    "idx",
-                    "exact",
-                    "value",
-                    "text",
-                    "dims",
-                    "reason",
-                ),  # fmt: skip
-                "JSONCompactEachRow",
-                b"\n".join(lines),
+                self.scratch.points, columns, "JSONCompactEachRow", encoded(lines)
             )
 
 
@@ -232,14 +285,14 @@ async def all_done(*jobs: Awaitable[object]) -> None:
 def _lanes(records: Sequence[Record]) -> list[Sequence[Record]]:
     """The records in parts of about the same size, one for each lane."""
     sizes = np.cumsum([len(record.events) for record in records])
-    cuts = np.searchsorted(sizes, [sizes[-1] * lane // rows.LANES for lane in range(1, rows.LANES)])
+    cuts = np.searchsorted(sizes, [sizes[-1] * lane // LANES for lane in range(1, LANES)])
     bounds = [0, *cuts.tolist(), len(records)]
     return [records[start:end] for start, end in pairwise(bounds)]
 
 
 def _offset_lanes(first: int, last: int) -> list[tuple[int, int]]:
     """Offsets `first` to `last` in as many ranges (after, through] as there are lanes."""
-    bounds = [first - 1 + (last - first + 1) * lane // rows.LANES for lane in range(rows.LANES + 1)]
+    bounds = [first - 1 + (last - first + 1) * lane // LANES for lane in range(LANES + 1)]
     return [(after, through) for after, through in pairwise(bounds) if after < through]
 
 
@@ -250,9 +303,10 @@ def _record_rows(records: Sequence[Record]) -> bytes:
 def _record_row(record: Record) -> bytes:
     namespace = msgspec.json.encode(record.namespace)
     at = round(record.ingested_at.timestamp() * 1000)
-    return b"[%d,%b,%d,%b]" % (record.offset, namespace, at, record.events)
-
-
-def _row(*cells: object) -> bytes:
-    # Decimals are encoded as strings, which the engine reads exactly.
-    return msgspec.json.encode(cells)
+    offsets, moments = b"[]", b"[]"
+    if record.places is not None:
+        offsets = msgspec.json.encode(record.places.offsets)
+        moments = msgspec.json.encode(record.places.ingested_at_ms)
+    return b"[%d,%b,%d,%b,%b,%b]" % (
+        record.offset, namespace, at, offsets, moments, record.events,
+    )  # fmt: skip

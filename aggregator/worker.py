@@ -1,33 +1,40 @@
-"""The sink: from the event log to the event store, each event once, whatever dies on the way.
+"""The sink's worker: from one partition of the event log to the event store, each event once.
 
-For each partition: read a range, record it as a plan, apply it to every table, commit the
-position. Every insert carries a deduplication token of the plan and is one block, so that a plan
-that was cut short is applied again from the start and completes just what is missing. Nothing in
-a plan depends on the time or on state that could change in between: its series, its skipped
-records and its clock are recorded with it.
+Take the partition; then, again and again: read a range, record it as a plan, apply it to every
+table, commit the position. Every insert carries a deduplication token of the plan and is one
+block, so that a plan that was cut short is applied again from the start and completes just what is
+missing. Nothing in a plan depends on the time or on state that could change in between: its
+series, its skipped events and its clock are recorded with it.
+
+Whoever takes the partition next is safe from this worker (`stores.state`, `scratch`), whatever it
+still has under way.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 import structlog
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aggregator import rows
+from aggregator.applying import Applying
+from aggregator.cutting import between, events_between, last_ingested, without
 from aggregator.dedupe import SeenKeys
 from aggregator.following import Follower
 from aggregator.metrics import SinkMetrics
 from aggregator.registry import SeriesRegistry
+from aggregator.seen import learn_keys
 from aggregator.series import Series
-from aggregator.staging import Staged, Staging, all_done
+from aggregator.staging import Staged, Staging
 from aggregator.stores import state
 from aggregator.stores.engine import Engine, UnreadableError
-from aggregator.stores.state import Plan
+from aggregator.stores.state import FencedError, Plan
 from meterline.db.engine import Database
-from meterline.eventlog.port import EventLog, Record
+from meterline.eventlog.port import LogReader, Record
 from meterline.kernel.clock import Clock
+from meterline.kernel.usage import HOLD_SOURCE
 
 log = structlog.get_logger(__name__)
 
@@ -39,16 +46,8 @@ STEPS = (
     "trimmed",
 )  # fmt: skip
 
-# One block an insert: the deduplication token then stands for all of it.
-_ONE_BLOCK: dict[str, str | int] = {
-    "async_insert": 0,
-    "max_threads": 1,
-    "max_insert_threads": 1,
-    "max_insert_block_size": 100_000_000,
-    "min_insert_block_size_rows": 100_000_000,
-    "min_insert_block_size_bytes": 16 << 30,
-    "deduplicate_blocks_in_dependent_materialized_views": 1,
-}
+BACKFILL = "backfill"
+"""The lock of whoever moves stored events into series, or makes totals anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +62,15 @@ class SinkOptions:
     stalled_after_seconds: float = 30.0
     """Without progress for so long although events wait, the sink is not ready."""
     trim_log: bool = True
+    plans_at_once: int = 2
+    """How many partitions of one process may be at a plan; each keeps its events in memory."""
+    release_seconds: float = 5.0
+    """How long a partition that goes to another process may take to finish its plan."""
+    redo_within_plans: int = 5_000
+    """A plan is applied again by its tokens as long as no more plans than these were made since.
+
+    At most half of what the store's tables remember (`Layout.deduplication_window`).
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,22 @@ class PartitionStatus:
     last_error: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class SinkParts:
+    """What all workers of a process share."""
+
+    log: LogReader
+    engine: Engine
+    database: Database
+    registry: SeriesRegistry
+    clock: Clock
+    metrics: SinkMetrics
+    follower: Follower
+    options: SinkOptions
+    owner: str
+    plans: asyncio.Semaphore
+
+
 async def no_step(_name: str) -> None:
     """The default: no fault is injected."""
 
@@ -84,80 +108,128 @@ async def no_step(_name: str) -> None:
 class PartitionSink:
     """Applies one partition of the log, a plan at a time."""
 
-    def __init__(
-        self,
-        part: int,
-        event_log: EventLog,
-        engine: Engine,
-        database: Database,
-        registry: SeriesRegistry,
-        seen: SeenKeys,
-        clock: Clock,
-        options: SinkOptions,
-        metrics: SinkMetrics,
-        follower: Follower,
-        on_step: Step = no_step,
-    ) -> None:
+    def __init__(self, part: int, parts: SinkParts, on_step: Step = no_step) -> None:
         self.part = part
-        self._follower = follower
-        self._log = event_log
-        self._engine = engine
-        self._database = database
-        self._registry = registry
-        self._seen = seen
-        self._clock = clock
-        self._options = options
-        self._metrics = metrics
+        self._parts = parts
+        self._log = parts.log
+        self._database = parts.database
+        self._clock = parts.clock
+        self._options = parts.options
         self._on_step = on_step
-        self._staging = Staging(engine, part, seen)
+        self._seen = SeenKeys()
+        self._staging = Staging(parts.engine, part, self._seen)
+        self._applying = Applying(parts.engine, part, on_step)
         self._plan: Plan | None = None
+        self._epoch: int | None = None
+        self._last_epoch = -1
+        self._learning: asyncio.Task[None] | None = None
         self._moved = asyncio.Condition()
         self._oldest: datetime | None = None
-        self._progress_at = clock()
+        self._progress_at = parts.clock()
         self._last_error: str | None = None
         self.position = 0
 
-    async def start(self) -> None:
-        """Read where the last process stopped; a plan it left is applied first."""
-        await self._staging.create()
-        await self._recall()
+    async def take(self) -> None:
+        """Become the partition's worker, and learn how far it is and what was begun."""
+        async with self._database.transaction() as conn:
+            taken = await state.take_partition(conn, self.part, self._parts.owner)
+        # From here on the worker before can write nothing to the database; once its scratch
+        # tables are gone, nothing to the store. What it has under way there carries the tokens
+        # of a plan that is applied again here.
+        await self._staging.create(taken.epoch)
+        async with self._database.transaction() as conn:
+            # Made too late, they would be of a worker that is cut off already.
+            await state.fence(conn, self.part, taken.epoch)
+        if taken.epoch != self._last_epoch + 1:
+            # Others were here, or this process is new to it.
+            await self._relearn()
+        self._epoch = self._last_epoch = taken.epoch
+        self._plan = taken.plan
+        self.position = taken.position
+        await self._notify()
         end = await self._log.end(self.part)
         if end < self.position:
             # New events at offsets that are behind the position would never be read.
             log.warning("the event log is behind the store", end=end, position=self.position)
             await self._log.skip(self.part, self.position)
 
-    async def _recall(self) -> None:
-        """Learn from the database how far this partition is, and what was begun."""
-        async with self._database.read() as conn:
-            self.position = await state.load_position(conn, self.part)
-            self._plan = await state.load_plan(conn, self.part)
-        async with self._moved:
-            self._moved.notify_all()
-
     async def run(self, stopping: asyncio.Event) -> None:
         """Apply plans until `stopping` is set. Failures are retried for ever, with back-off."""
+        try:
+            await self._run(stopping)
+        finally:
+            await self._stop_learning()
+            if stopping.is_set() and self._epoch is not None:
+                with suppress(Exception):
+                    await self._staging.drop()
+
+    async def _run(self, stopping: asyncio.Event) -> None:
         delay = self._options.retry_seconds
         while not stopping.is_set():
             try:
-                if self._last_error is not None:
-                    # What failed may have been the answer to a commit, and not the commit.
-                    await self._recall()
+                if self._epoch is None:
+                    await self.take()
                 await self.run_once(stopping)
                 delay = self._options.retry_seconds
                 self._last_error = None
+            except FencedError as error:
+                await self._let_go(stopping, error)
             except Exception as error:
+                # What failed may have been the answer to a commit, and not the commit: so the
+                # partition is taken anew, which says how far it is.
+                self._epoch = None
                 self._last_error = f"{type(error).__name__}: {error}"[:500]
-                self._metrics.failures.inc()
+                self._parts.metrics.failures.inc()
                 log.exception("a plan failed and will be tried again", partition=self.part)
                 await _wait(stopping, delay)
                 delay = min(2 * delay, 30.0)
+
+    async def _let_go(self, stopping: asyncio.Event, error: FencedError) -> None:
+        """Another one has the partition. Should the log leave it with us all the same, take it
+        back, but not before it has had its time, and not while there is nothing to do."""
+        self._epoch, self._plan = None, None
+        self._last_error = str(error)
+        log.warning("lost a partition to another worker", partition=self.part)
+        await _wait(stopping, self._options.release_seconds)
+        while not stopping.is_set():
+            with suppress(Exception):
+                async with self._database.read() as conn:
+                    self.position = (await state.load_positions(conn)).get(self.part, 0)
+                if await self._log.wait(self.part, self.position, 0.5):
+                    return
+            await _wait(stopping, self._options.release_seconds)
+
+    async def _relearn(self) -> None:
+        """Forget the keys that are known, and learn those that are stored by now.
+
+        Not before the partition is taken: until then the worker before may store more of them.
+        What it stores even later is of the plan that it left, which is applied again here.
+        """
+        await self._stop_learning()
+        self._seen = self._staging.seen = SeenKeys()
+        self._learning = asyncio.create_task(self._learn(self._seen))
+
+    async def _learn(self, seen: SeenKeys) -> None:
+        while not seen.complete:
+            try:
+                await learn_keys(self._parts.engine, self.part, seen)
+            except Exception:
+                # Until it has succeeded every key is looked up.
+                log.exception("cannot learn the keys that are stored", partition=self.part)
+                await asyncio.sleep(self._options.retry_seconds)
+
+    async def _stop_learning(self) -> None:
+        if self._learning is not None:
+            self._learning.cancel()
+            await asyncio.gather(self._learning, return_exceptions=True)
 
     async def run_once(self, stopping: asyncio.Event) -> None:
         """Wait for records and apply one plan of them; returns at once when stopping."""
         if self._plan is None and not await self._wait_for_records(stopping):
             return
-        async with self._registry.exclusive:
+        async with self._parts.plans:
+            if stopping.is_set() and self._plan is None:
+                return
             plan, records = await self._next_plan()
             if plan is not None:
                 await self._apply(plan, records)
@@ -178,7 +250,7 @@ class PartitionSink:
     async def _next_plan(self) -> tuple[Plan | None, Sequence[Record]]:
         """The plan that was left over, or a new one over what waits in the log."""
         if self._plan is not None:
-            return self._plan, await self._read_again(self._plan)
+            return await self._again(self._plan)
         records = await self._log.read(self.part, self.position, self._options.max_plan_events)
         if not records:
             return None, ()
@@ -186,44 +258,55 @@ class PartitionSink:
         await self._on_step("read")
         plan = Plan(
             part=self.part,
-            first=records[0].offset,
+            first=records[0].first_offset,
             last=records[-1].offset,
             planned_at=self._clock(),
-            series=tuple(series.id for series in self._registry.live()),
+            series=(),
         )
-        await self._save(plan)
+        async with self._parts.registry.gate.shared() as conn:
+            plan = await state.save_plan(conn, plan, self._mine)
+        self._plan = plan
+        await self._on_step("planned")
         return plan, records
 
-    async def _read_again(self, plan: Plan) -> Sequence[Record]:
-        """The records of a plan, and not all that waits behind it."""
+    async def _again(self, plan: Plan) -> tuple[Plan, Sequence[Record]]:
+        """A plan that was begun, with its records, and not all that waits behind it."""
+        async with self._database.read() as conn:
+            since = await state.plans_made(conn) - plan.seq
+        if since > self._options.redo_within_plans and not plan.slow:
+            log.warning("applying an old plan without its tokens", partition=self.part, since=since)
+            plan = replace(plan, slow=True)
+            await self._change(plan)
         records: list[Record] = []
         after = plan.first - 1
         while after < plan.last:
             read = await self._log.read(self.part, after, self._options.max_plan_events)
             if not read:
                 break
-            records += [record for record in read if record.offset <= plan.last]
+            records += between(read, plan.first, plan.last)
             after = read[-1].offset
-        return records
+        return plan, records
 
-    async def _save(self, plan: Plan) -> None:
+    async def _change(self, plan: Plan) -> None:
         async with self._database.transaction() as conn:
-            await state.save_plan(conn, plan)
+            await state.change_plan(conn, plan, self._mine)
         self._plan = plan
-        await self._on_step("planned")
 
     async def _apply(self, plan: Plan, records: Sequence[Record]) -> None:
         started = self._clock()
         plan, staged = await self._stage(plan, records)
-        series = [one for one in self._registry.live() if one.id in set(plan.series)]
+        series = await self._parts.registry.named(plan.series)
         faults = await self._staging.read_points(series, staged.judged, plan.first, plan.last)
-        await self._insert(plan, series, staged, faults)
-        # Before the commit: a key that was stored must never seem new, whatever fails from here.
-        await asyncio.to_thread(self._seen.add, staged.keys["low"])
-        await self._commit(plan, series, faults)
+        if plan.slow:
+            await self._finish_slowly(plan, records, series, staged, faults)
+        else:
+            await self._applying.insert(plan, self._staging.scratch, series, staged, faults)
+            settling = await self._before_commit(staged)
+            async with self._database.transaction() as conn:
+                await self._commit(conn, plan, records, series, staged, faults, settling)
         await self._on_step("committed")
         await self._advance(plan)
-        self._metrics.applied(
+        self._parts.metrics.applied(
             events=staged.stored - staged.conflicts,
             duplicates=staged.duplicates,
             conflicts=staged.conflicts,
@@ -234,91 +317,111 @@ class PartitionSink:
             await self._log.trim(self.part, plan.last)
             await self._on_step("trimmed")
 
-    async def _commit(self, plan: Plan, series: Sequence[Series], faults: int) -> None:
-        """Move the position past the plan, and tell the follower, in one transaction."""
-        async with self._database.transaction() as conn:
-            # Who begins to follow a series does so in a transaction too: before this one, which
-            # then tells it, or after it, when the position says that it must read the store.
-            wanted = set(plan.series).intersection(await self._follower.series(conn))
-            if wanted:
-                usages = await self._staging.usages(wanted, plan.planned_at)
-                await self._follower.apply(conn, usages)
-            if faults:
-                await self._follower.rejected(conn, lambda: self._faults(plan, series))
-            await state.commit_plan(conn, plan)
+    async def _finish_slowly(
+        self,
+        plan: Plan,
+        records: Sequence[Record],
+        series: Sequence[Series],
+        staged: Staged,
+        faults: int,
+    ) -> None:
+        """Insert what is missing, and make the totals of it anew, while all else stands still.
 
-    async def _faults(self, plan: Plan, series: Sequence[Series]) -> Sequence[tuple[str, str, int]]:
-        """Why values of a plan's events could not be used, and how many."""
-        namespaces = {one.id: one.namespace for one in series}
-        found = await self._engine.query(
-            "SELECT series, reason, count() FROM faults"
-            f" WHERE part = {plan.part} AND off BETWEEN {plan.first} AND {plan.last}"
-            " GROUP BY series, reason ORDER BY series, reason",
-            {},
-        )
-        return [(namespaces[one], why, count) for one, why, count in found if one in namespaces]
+        Totals do not say which plan they are from: so nobody may add to them meanwhile.
+        """
+        registry = self._parts.registry
+        async with (
+            registry.gate.mutex(BACKFILL) as mutex,
+            registry.gate.standing_still(state.only_slow_plans) as held,
+        ):
+            work = self._applying.insert_missing(
+                plan, self._staging.scratch, series, staged, faults, registry.backfill
+            )
+            await held.during(mutex.during(work))
+            settling = await self._before_commit(staged)
+            async with held.transaction() as conn:
+                await self._commit(conn, plan, records, series, staged, faults, settling)
+
+    async def _before_commit(self, staged: Staged) -> int:
+        """Make sure that what was inserted was whole; answers how many events settle holds."""
+        settling = await self._staging.check(staged, HOLD_SOURCE)
+        # A key that was stored must never seem new, whatever fails from here.
+        await asyncio.to_thread(self._seen.add, staged.keys["low"])
+        return settling
+
+    async def _commit(
+        self,
+        conn: AsyncConnection,
+        plan: Plan,
+        records: Sequence[Record],
+        series: Sequence[Series],
+        staged: Staged,
+        faults: int,
+        settling: int,
+    ) -> None:
+        """Move the position past the plan, and tell the follower, in one transaction."""
+        follower = self._parts.follower
+        await state.commit_plan(conn, plan, self._mine, last_ingested(records, plan.last))
+        # Who begins to follow a series locks the partitions' rows: it does so before this
+        # transaction, which then tells it, or after it, when the position says that it must read
+        # the store.
+        wanted = set(plan.series).intersection(await follower.series(conn))
+        if wanted:
+            usages = await self._staging.usages(wanted, plan.planned_at)
+            await follower.apply(conn, usages)
+        if settling:
+            await follower.settled(conn, await self._staging.settled(HOLD_SOURCE, staged.judged))
+        if faults:
+            await follower.rejected(conn, lambda: self._applying.faults(plan, series))
 
     async def _stage(self, plan: Plan, records: Sequence[Record]) -> tuple[Plan, Staged]:
-        kept = [record for record in records if record.offset not in plan.skipped]
+        unusable = [(one, one.fault) for one in records if one.fault is not None]
+        if unusable and not {one.offset for one, _ in unusable} <= set(plan.skipped):
+            plan = await self._set_aside(plan, unusable)
+        kept = without(records, plan.skipped)
         try:
-            await self._staging.load(kept)
+            await self._staging.load(kept, plan.first, plan.last)
         except UnreadableError:
-            plan, kept = await self._set_aside(plan, kept)
-            await self._staging.load(kept)
+            bad = await self._staging.poison(kept, plan.first, plan.last)
+            plan = await self._set_aside(plan, bad)
+            kept = without(kept, plan.skipped)
+            await self._staging.load(kept, plan.first, plan.last)
         await self._on_step("staged")
-        staged = await self._staging.judge(plan.first)
+        expected = events_between(kept, plan.first, plan.last)
+        staged = await self._staging.judge(plan.first, expected)
         await self._on_step("judged")
         return plan, staged
 
-    async def _set_aside(self, plan: Plan, records: Sequence[Record]) -> tuple[Plan, list[Record]]:
-        """Move records that the engine cannot read to the dead-letter list."""
-        reasons = await self._staging.poison(records)
-        plan = replace(plan, skipped=(*plan.skipped, *reasons))
+    async def _set_aside(self, plan: Plan, bad: Sequence[tuple[Record, str]]) -> Plan:
+        """Move what cannot be read to the dead letters, of the log and of the database."""
+        offsets = {offset for record, _ in bad for offset in _offsets(record)}
+        plan = replace(plan, skipped=tuple(sorted({*plan.skipped, *offsets})))
+        for record, reason in bad:
+            await self._log.dead_letter(record, reason)
         async with self._database.transaction() as conn:
-            for record in records:
-                if record.offset in reasons:
-                    await state.add_dead_letter(conn, record, reasons[record.offset], self._clock())
-            await self._follower.rejected(conn, lambda: _dead_letters(records, reasons))
-            await state.save_plan(conn, plan)
+            await state.change_plan(conn, plan, self._mine)
+            for record, reason in bad:
+                await state.add_dead_letter(conn, record, reason, self._clock())
+            await self._parts.follower.rejected(conn, lambda: _dead_letters(bad))
         self._plan = plan
-        self._metrics.dead_letters.inc(len(reasons))
-        log.error("records set aside as dead letters", partition=self.part, offsets=[*reasons])
-        return plan, [record for record in records if record.offset not in reasons]
-
-    async def _insert(
-        self, plan: Plan, series: Sequence[Series], staged: Staged, faults: int
-    ) -> None:
-        """Fill every table, side by side."""
-        token = f"{plan.part}-{plan.first}-{plan.last}"
-        settings = {**_ONE_BLOCK, "insert_deduplication_token": token}
-        part, judged = plan.part, staged.judged
-
-        async def insert(name: str, sql: str, params: dict[str, object]) -> None:
-            await self._engine.execute(sql, params, settings)
-            await self._on_step(name)
-
-        stored_at = {"stored_at": round(plan.planned_at.timestamp() * 1000)}
-        jobs = [
-            insert("events", rows.insert_events(part, judged), dict(stored_at)),
-            insert("keys", rows.insert_keys(part, judged), {}),
-            insert("points", rows.insert_points(part), {}),
-        ]
-        if faults:
-            of_faults = rows.insert_faults(part, series)
-            jobs.append(insert("faults", of_faults.sql, of_faults.params))
-        await all_done(*jobs)
+        self._parts.metrics.dead_letters.inc(len(bad))
+        log.error("records set aside as dead letters", partition=self.part, offsets=sorted(offsets))
+        return plan
 
     async def _advance(self, plan: Plan) -> None:
         self._plan = None
         self.position = plan.last
         self._progress_at = self._clock()
+        await self._notify()
+
+    async def _notify(self) -> None:
         async with self._moved:
             self._moved.notify_all()
 
     @property
-    def planned_through(self) -> int:
-        """The last offset whose plan is fixed, applied or not."""
-        return self._plan.last if self._plan else self.position
+    def _mine(self) -> int:
+        assert self._epoch is not None
+        return self._epoch
 
     async def wait_visible(self, offset: int, timeout_seconds: float) -> bool:
         """Wait until everything up to `offset` is in the store. False when the time ran out."""
@@ -351,14 +454,12 @@ class PartitionSink:
         )
 
 
-async def _dead_letters(
-    records: Sequence[Record], reasons: Mapping[int, str]
-) -> Sequence[tuple[str, str, int]]:
-    return [
-        (record.namespace, reasons[record.offset], 1)
-        for record in records
-        if record.offset in reasons
-    ]
+def _offsets(record: Record) -> Sequence[int]:
+    return [record.offset] if record.places is None else record.places.offsets
+
+
+async def _dead_letters(bad: Sequence[tuple[Record, str]]) -> Sequence[tuple[str, str, int]]:
+    return [(record.namespace, reason, 1) for record, reason in bad]
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

@@ -1,21 +1,38 @@
-"""What the sink and the series keep in the relational database."""
+"""What the sink keeps in the relational database: who has a partition, and how far it is.
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+A worker *takes* a partition and is given an epoch, one greater than that of the worker before.
+Whatever it writes from then on says the epoch, and is refused with `FencedError` once another one
+has taken the partition: a worker that was cut off, or only slow, can then change nothing here.
+"""
+
+from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aggregator.series import Series, SeriesKey, State
+from aggregator.stores.series import live_ids
 from meterline.db.tables import UtcDateTime, metadata, upsert
 from meterline.eventlog.port import Record
 
+sink_state = sa.Table(
+    "sink_state",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("plans", sa.BigInteger, nullable=False),
+    sa.Column("series_version", sa.BigInteger, nullable=False),
+    sa.Column("leader", sa.BigInteger, nullable=False),
+    sa.Column("partitions", sa.Integer),
+)
 sink_partitions = sa.Table(
     "sink_partitions",
     metadata,
     sa.Column("part", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("position", sa.BigInteger, nullable=False),
+    sa.Column("epoch", sa.BigInteger, nullable=False),
+    sa.Column("owner", sa.Text, nullable=False),
+    sa.Column("through_at", UtcDateTime),
 )
 sink_plans = sa.Table(
     "sink_plans",
@@ -26,6 +43,8 @@ sink_plans = sa.Table(
     sa.Column("planned_at", UtcDateTime, nullable=False),
     sa.Column("series", sa.JSON, nullable=False),
     sa.Column("skipped", sa.JSON, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("slow", sa.Boolean, nullable=False),
 )
 dead_letters = sa.Table(
     "dead_letters",
@@ -37,29 +56,14 @@ dead_letters = sa.Table(
     sa.Column("events", sa.LargeBinary, nullable=False),
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
-series_table = sa.Table(
-    "series",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("namespace", sa.String(64), nullable=False),
-    sa.Column("event_type", sa.Text, nullable=False),
-    sa.Column("kind", sa.String(8), nullable=False),
-    sa.Column("value_path", sa.Text),
-    sa.Column("group_paths", sa.JSON, nullable=False),
-    sa.Column("state", sa.String(16), nullable=False),
-    sa.Column("live_from", sa.JSON, nullable=False),
-    sa.Column("done_through", sa.JSON, nullable=False),
-    sa.Column("step", sa.BigInteger, nullable=False),
-    sa.Column("in_progress", sa.Boolean, nullable=False),
-    sqlite_autoincrement=True,
-)
-purges = sa.Table(
-    "purges",
-    metadata,
-    sa.Column("namespace", sa.String(64), primary_key=True),
-    sa.Column("subject", sa.Text, primary_key=True),
-    sa.Column("requested_at", UtcDateTime, nullable=False),
-)
+
+
+class FencedError(Exception):
+    """Another worker has taken the partition."""
+
+
+class PartitionsChangedError(RuntimeError):
+    """The log has another number of partitions than at the first start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +71,8 @@ class Plan:
     """A range of one partition that the sink is applying, with all that makes a redo the same.
 
     `series` are the ids of the series that were live; `skipped` the offsets in the dead-letter
-    list.
+    list; `seq` its number among the plans of all partitions. A `slow` plan is not applied with
+    deduplication tokens, which may have been forgotten.
     """
 
     part: int
@@ -76,58 +81,183 @@ class Plan:
     planned_at: datetime
     series: tuple[int, ...]
     skipped: tuple[int, ...] = field(default=())
+    seq: int = 0
+    slow: bool = False
 
 
-async def load_position(conn: AsyncConnection, part: int) -> int:
-    """The last offset that is fully applied, 0 at the start."""
-    row = await conn.execute(
-        sa.select(sink_partitions.c.position).where(sink_partitions.c.part == part)
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A partition as its new worker finds it."""
+
+    epoch: int
+    position: int
+    plan: Plan | None
+
+
+async def check_partitions(conn: AsyncConnection, count: int) -> None:
+    """Remember the number of partitions; it is fixed, because a key's home depends on it."""
+    known = (await conn.execute(sa.select(sink_state.c.partitions).with_for_update())).scalar_one()
+    if known is None:
+        await conn.execute(sa.update(sink_state).values(partitions=count))
+    elif known != count:
+        raise PartitionsChangedError(
+            f"the event log has {count} partitions, and had {known} at the first start: the number"
+            " decides where an event is looked for, and cannot change"
+        )
+
+
+async def take_partition(conn: AsyncConnection, part: int, owner: str) -> Taken:
+    """Become the worker of a partition; the one before can write no more."""
+    statement = upsert(conn, sink_partitions, ["part"], ["owner"])
+    first = {"part": part, "position": 0, "epoch": 0, "owner": owner}
+    await conn.execute(statement.values(first))
+    found = await conn.execute(
+        sa.update(sink_partitions)
+        .where(sink_partitions.c.part == part)
+        .values(epoch=sink_partitions.c.epoch + 1)
+        .returning(sink_partitions.c.epoch, sink_partitions.c.position)
     )
-    return row.scalar_one_or_none() or 0
+    row = found.one()
+    return Taken(row.epoch, row.position, await load_plan(conn, part))
+
+
+async def fence(conn: AsyncConnection, part: int, epoch: int) -> None:
+    """Raises `FencedError` unless the partition is still ours, until the transaction ends."""
+    mine = sa.select(sink_partitions.c.epoch).where(sink_partitions.c.part == part)
+    if (await conn.execute(mine.with_for_update(read=True))).scalar_one_or_none() != epoch:
+        raise _fenced(part)
+
+
+def _fenced(part: int) -> FencedError:
+    return FencedError(f"another worker has taken partition {part}")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a partition is applied; `through_at` is when the last event of it was accepted."""
+
+    position: int
+    through_at: datetime | None
+
+
+async def load_places(conn: AsyncConnection) -> dict[int, Position]:
+    """How far each partition is that a worker has taken."""
+    columns = (sink_partitions.c.part, sink_partitions.c.position, sink_partitions.c.through_at)
+    return {
+        row.part: Position(row.position, row.through_at)
+        for row in await conn.execute(sa.select(*columns))
+    }
 
 
 async def load_positions(conn: AsyncConnection) -> dict[int, int]:
     """The last offset that is fully applied, of each partition that has one."""
-    found = await conn.execute(sa.select(sink_partitions.c.part, sink_partitions.c.position))
-    return {row.part: row.position for row in found}
+    return {part: one.position for part, one in (await load_places(conn)).items() if one.position}
+
+
+async def planned_through(conn: AsyncConnection) -> dict[int, int]:
+    """The last offset of each partition whose plan is fixed, applied or not."""
+    plans = await conn.execute(sa.select(sink_plans.c.part, sink_plans.c.last))
+    return {**await load_positions(conn), **{row.part: row.last for row in plans}}
 
 
 async def load_plan(conn: AsyncConnection, part: int) -> Plan | None:
     """The plan that was begun and not committed, if there is one."""
-    found = (
-        await conn.execute(sa.select(sink_plans).where(sink_plans.c.part == part))
-    ).one_or_none()
-    if found is None:
-        return None
+    found = await conn.execute(sa.select(sink_plans).where(sink_plans.c.part == part))
+    row = found.one_or_none()
+    return None if row is None else _plan(row)
+
+
+async def load_plans(conn: AsyncConnection) -> list[Plan]:
+    """All plans that were begun and not committed."""
+    return [_plan(row) for row in await conn.execute(sa.select(sink_plans))]
+
+
+async def no_plans(conn: AsyncConnection) -> bool:
+    """Whether no plan is under way."""
+    return not (await conn.execute(sa.select(sa.func.count()).select_from(sink_plans))).scalar_one()
+
+
+async def only_slow_plans(conn: AsyncConnection) -> bool:
+    """Whether no plan is under way but those that wait for all others."""
+    query = sa.select(sa.func.count()).select_from(sink_plans).where(~sink_plans.c.slow)
+    return not (await conn.execute(query)).scalar_one()
+
+
+def _plan(row: sa.Row[Any]) -> Plan:
     return Plan(
-        part, found.first, found.last, found.planned_at, tuple(found.series), tuple(found.skipped)
+        row.part,
+        row.first,
+        row.last,
+        row.planned_at,
+        tuple(row.series),
+        tuple(row.skipped),
+        row.seq,
+        row.slow,
     )
 
 
-async def save_plan(conn: AsyncConnection, plan: Plan) -> None:
-    """Record a plan before it touches the event store."""
-    statement = upsert(
-        conn, sink_plans, ["part"], ["first", "last", "planned_at", "series", "skipped"]
+async def _count_plan(conn: AsyncConnection) -> int:
+    """Number a new plan."""
+    found = await conn.execute(
+        sa.update(sink_state).values(plans=sink_state.c.plans + 1).returning(sink_state.c.plans)
     )
+    return int(found.scalar_one())
+
+
+async def plans_made(conn: AsyncConnection) -> int:
+    """How many plans there have been, of all partitions."""
+    return int((await conn.execute(sa.select(sink_state.c.plans))).scalar_one())
+
+
+async def save_plan(conn: AsyncConnection, plan: Plan, epoch: int) -> Plan:
+    """Record a plan before it touches the event store, with its number and the live series.
+
+    To be called in a transaction that passed the gate.
+    """
+    await fence(conn, plan.part, epoch)
+    plan = replace(plan, seq=await _count_plan(conn), series=tuple(await live_ids(conn)))
+    columns = ["first", "last", "planned_at", "series", "skipped", "seq", "slow"]
     await conn.execute(
-        statement.values(
+        upsert(conn, sink_plans, ["part"], columns).values(
             part=plan.part,
             first=plan.first,
             last=plan.last,
             planned_at=plan.planned_at,
             series=list(plan.series),
             skipped=list(plan.skipped),
+            seq=plan.seq,
+            slow=plan.slow,
         )
     )
+    return plan
 
 
-async def commit_plan(conn: AsyncConnection, plan: Plan) -> None:
-    """The plan is applied: move the position past it."""
+async def change_plan(conn: AsyncConnection, plan: Plan, epoch: int) -> None:
+    """Record what a plan under way skips, and whether it is slow."""
+    await fence(conn, plan.part, epoch)
     await conn.execute(
-        upsert(conn, sink_partitions, ["part"], ["position"]).values(
-            part=plan.part, position=plan.last
-        )
+        sa.update(sink_plans)
+        .where(sink_plans.c.part == plan.part)
+        .values(skipped=list(plan.skipped), slow=plan.slow)
     )
+
+
+async def commit_plan(
+    conn: AsyncConnection, plan: Plan, epoch: int, through_at: datetime | None
+) -> None:
+    """The plan is applied: move the position past it.
+
+    Before anything else in its transaction: whoever has locked the row of a partition sees
+    nothing of the plan, and whoever locks it later sees all of it.
+    """
+    change = {"position": plan.last} | ({"through_at": through_at} if through_at else {})
+    moved = await conn.execute(
+        sa.update(sink_partitions)
+        .where(sink_partitions.c.part == plan.part, sink_partitions.c.epoch == epoch)
+        .values(change)
+    )
+    if moved.rowcount != 1:
+        raise _fenced(plan.part)
     await conn.execute(sa.delete(sink_plans).where(sink_plans.c.part == plan.part))
 
 
@@ -145,96 +275,3 @@ async def add_dead_letter(
             created_at=now,
         )
     )
-
-
-@dataclass(frozen=True, slots=True)
-class StoredSeries:
-    """A series with what its back-fill needs: offsets a step, and whether a step was cut short."""
-
-    series: Series
-    step: int
-    in_progress: bool
-
-
-async def load_series(conn: AsyncConnection) -> list[StoredSeries]:
-    """Every series, of all namespaces."""
-    rows = (await conn.execute(sa.select(series_table).order_by(series_table.c.id))).all()
-    return [_stored_series(row) for row in rows]
-
-
-def _stored_series(row: sa.Row[tuple[object, ...]]) -> StoredSeries:
-    key = SeriesKey(row.namespace, row.event_type, row.kind, row.value_path, tuple(row.group_paths))
-    series = Series(row.id, key, row.state, _offsets(row.live_from), _offsets(row.done_through))
-    return StoredSeries(series, row.step, row.in_progress)
-
-
-async def create_series(
-    conn: AsyncConnection, key: SeriesKey, state: State, live_from: Mapping[int, int], step: int
-) -> Series:
-    """Add a series; ids are never used again."""
-    result = await conn.execute(
-        sa.insert(series_table)
-        .values(
-            namespace=key.namespace,
-            event_type=key.event_type,
-            kind=key.kind,
-            value_path=key.value_path,
-            group_paths=list(key.group_paths),
-            state=state,
-            live_from=_texts(live_from),
-            done_through={},
-            step=step,
-            in_progress=False,
-        )
-        .returning(series_table.c.id)
-    )
-    return Series(result.scalar_one(), key, state, dict(live_from), {})
-
-
-async def save_series(conn: AsyncConnection, series: Series, *, in_progress: bool) -> None:
-    """Record how far a series' back-fill is."""
-    await conn.execute(
-        sa.update(series_table)
-        .where(series_table.c.id == series.id)
-        .values(
-            state=series.state,
-            live_from=_texts(series.live_from),
-            done_through=_texts(series.done_through),
-            in_progress=in_progress,
-        )
-    )
-
-
-async def delete_series(conn: AsyncConnection, ids: Iterable[int]) -> None:
-    """Forget series; their points are deleted from the event store before."""
-    await conn.execute(sa.delete(series_table).where(series_table.c.id.in_(list(ids))))
-
-
-async def request_purge(conn: AsyncConnection, namespace: str, subject: str, now: datetime) -> None:
-    """Remember that a subject's usage is to be erased, so that a crash does not forget it."""
-    await conn.execute(
-        upsert(conn, purges, ["namespace", "subject"], ["requested_at"]).values(
-            namespace=namespace, subject=subject, requested_at=now
-        )
-    )
-
-
-async def finish_purge(conn: AsyncConnection, namespace: str, subject: str) -> None:
-    """The subject's usage is erased."""
-    await conn.execute(
-        sa.delete(purges).where(purges.c.namespace == namespace, purges.c.subject == subject)
-    )
-
-
-async def load_purges(conn: AsyncConnection) -> Sequence[tuple[str, str]]:
-    """Purges that were asked for and not finished, as (namespace, subject)."""
-    rows = await conn.execute(sa.select(purges.c.namespace, purges.c.subject))
-    return [(row.namespace, row.subject) for row in rows]
-
-
-def _texts(offsets: Mapping[int, int]) -> dict[str, int]:
-    return {str(part): offset for part, offset in offsets.items()}
-
-
-def _offsets(texts: Mapping[str, int]) -> dict[int, int]:
-    return {int(part): offset for part, offset in texts.items()}

@@ -9,10 +9,12 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aggregator.following import Rejections
+from aggregator.freshness import Freshness
+from aggregator.registry import SeriesRegistry
 from aggregator.rows import Statement
 from aggregator.service import MeterService
-from aggregator.sink import Sink
 from aggregator.spans import SpanQuery, plan_instants, plan_spans, read_spans
+from aggregator.stores import series as stored
 from aggregator.stores import state
 from aggregator.stores.engine import Engine, EngineError
 from entitlements.stores import following
@@ -28,9 +30,16 @@ from meterline.kernel.usage import Usage
 class MeterUsage:
     """What balances ask of meters (`UsageReader`), and what live rows do (`TrackedUsage`)."""
 
-    def __init__(self, meters: MeterService, sink: Sink, engine: Engine) -> None:
+    def __init__(
+        self,
+        meters: MeterService,
+        registry: SeriesRegistry,
+        freshness: Freshness,
+        engine: Engine,
+    ) -> None:
         self._meters = meters
-        self._sink = sink
+        self._registry = registry
+        self._freshness = freshness
         self._engine = engine
 
     async def read(self, query: UsageQuery, spans: Sequence[Period]) -> Sequence[Decimal | None]:
@@ -51,7 +60,7 @@ class MeterUsage:
         meter = await self._meters.get(query.namespace, query.meter_slug)
         pairs = [(span.start, span.end) for span in spans]
         asked = SpanQuery(query.subject, query.filters, pairs, through)
-        statement = plan_spans(meter, self._sink.registry.get(meter), asked)
+        statement = plan_spans(meter, await self._registry.get(meter), asked)
         rows = await self._rows(statement)
         return read_spans([(row[0], row[1]) for row in rows], len(spans))
 
@@ -67,14 +76,14 @@ class MeterUsage:
         """See `TrackedUsage.due`."""
         meter = await self._meters.get(query.namespace, query.meter_slug)
         asked = SpanQuery(query.subject, query.filters, [(now, LATEST)], through)
-        statement = plan_instants(meter, self._sink.registry.get(meter), asked)
+        statement = plan_instants(meter, await self._registry.get(meter), asked)
         rows = await self._rows(statement)
         return [(row[0], Decimal(row[1])) for row in rows]
 
     async def track(self, query: UsageQuery, since: datetime) -> Tracking | None:
         """See `TrackedUsage.track`."""
         meter = await self._meters.get(query.namespace, query.meter_slug)
-        series = self._sink.registry.get(meter)
+        series = await self._registry.get(meter)
         if series.state != "ready":
             return None
         filters = tuple(
@@ -87,15 +96,15 @@ class MeterUsage:
 
     def is_tracked(self, series: int) -> bool:
         """See `TrackedUsage.is_tracked`."""
-        return self._sink.registry.has(series)
+        return self._registry.has(series)
 
     async def as_of(self) -> datetime:
         """See `UsageReader.as_of`."""
-        return await self._sink.visible_until()
+        return await self._freshness.visible_until()
 
     async def wait(self, timeout_seconds: float) -> None:
         """See `UsageReader.wait`."""
-        if not await self._sink.wait_visible(timeout_seconds):
+        if not await self._freshness.wait_visible(timeout_seconds):
             raise UnavailableError(
                 f"acknowledged events are not visible after {timeout_seconds:g} s"
             )
@@ -113,7 +122,8 @@ class MeterUsage:
 
     async def hold(self, conn: AsyncConnection, series: int) -> Mapping[int, int] | None:
         """See `TrackedUsage.hold`."""
-        if not self._sink.registry.has(series):
+        # A series that is dropped gets no more usage; in this transaction it stays, or is gone.
+        if not await stored.series_is_live(conn, series):
             return None
         parts = state.sink_partitions
         # In order, so that two who hold them do not wait for each other; shared: both may.
@@ -132,6 +142,9 @@ class LiveFollower:
     async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
         """See `Follower.apply`."""
         await following.apply(conn, usages)
+
+    async def settled(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:
+        """See `Follower.settled`."""
 
     async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:
         """See `Follower.rejected`."""

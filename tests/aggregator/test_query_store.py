@@ -206,4 +206,5 @@ def test_a_new_series_takes_up_the_whole_population(
     if young.state == "backfilling":
         assert stored.answer(one, query, young) == expected
     stored.runner.run(stored.rig.filled())
-    assert stored.answer(one, query, registry.get(one)) == expected
+    ready = stored.runner.run(registry.get(one))
+    assert stored.answer(one, query, ready) == expected

@@ -39,7 +39,7 @@ def _value(meter: Meter, span: Span, models: Sequence[str]) -> Decimal | None:
 
 
 async def _read(rig: Rig, meter: Meter, query: SpanQuery) -> list[Decimal | None]:
-    statement = plan_spans(meter, rig.sink.registry.get(meter), query)
+    statement = plan_spans(meter, await rig.sink.registry.get(meter), query)
     rows = await rig.engine.query(statement.sql, statement.params)
     return read_spans([(row[0], row[1]) for row in rows], len(query.spans))
 

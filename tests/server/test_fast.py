@@ -37,7 +37,8 @@ async def _left_to_others(_scope: Scope, _receive: Receive, send: Send) -> None:
 
 def _client(on: Entitled, path: Path) -> tuple[httpx.AsyncClient, HotReads]:
     hot = open_hot_reads(f"sqlite:///{path}/state.db")
-    usage = MeterUsage(on.meters, on.rig.sink, on.rig.engine)
+    sink = on.rig.sink
+    usage = MeterUsage(on.meters, sink.registry, sink.freshness, on.rig.engine)
     means = Means(on.rig.database, usage, on.clock, EntitlementLimits())
     authenticator = Authenticator(SqlKeyStore(on.rig.database))
     app = FastValues(hot, usage, means, authenticator, _left_to_others)

@@ -59,7 +59,7 @@ async def entitled(
         )
         for spec in meters:
             await service.create("default", spec)
-        usage = MeterUsage(service, rig.sink, rig.engine)
+        usage = MeterUsage(service, rig.sink.registry, rig.sink.freshness, rig.engine)
         means = Means(rig.database, usage, clock, EntitlementLimits())
         plain = ValueService(means)
         hot = open_hot_reads(f"sqlite:///{path}/state.db")

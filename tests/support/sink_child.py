@@ -47,8 +47,8 @@ def _forget_tokens() -> None:
 def _see_own_keys() -> None:
     judge = Staging.judge
 
-    async def with_own_keys(self: Staging, first: int) -> Staged:
-        return await judge(self, 1 << 62)
+    async def with_own_keys(self: Staging, first: int, expected: int) -> Staged:
+        return await judge(self, 1 << 62, expected)
 
     Staging.judge = with_own_keys  # type: ignore[method-assign]
 

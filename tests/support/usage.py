@@ -110,7 +110,7 @@ class Rig:
     async def filled(self) -> None:
         """Wait until every series is back-filled."""
         async with asyncio.timeout(30):
-            await self.sink.registry.settled()
+            await self.sink.upkeep.settled()
         assert all(series.state == "ready" for series in self.sink.registry.live())
 
     async def dead_letters(self) -> list[int]:
