@@ -5,10 +5,12 @@ write. Time is microseconds since 1970.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
+
+from msgspec.structs import replace
 
 from entitlements.balance.exact import ROOM, ZERO
 from entitlements.builtin import CREDITS

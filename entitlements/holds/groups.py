@@ -1,5 +1,6 @@
 """Groups of requests about holds: one transaction each, in the order in which they came."""
 
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
@@ -11,6 +12,7 @@ from entitlements.holds.book import Account, Book, Confirm, Expire, Item, Open, 
 from entitlements.holds.model import Hold, Place
 from entitlements.stores.live import LiveRow
 from meterline.db.engine import Database
+from meterline.db.steps import Steps, in_transaction
 from meterline.kernel.errors import UnavailableError
 from meterline.kernel.instants import to_micros
 
@@ -47,11 +49,11 @@ class Groups:
         """The outcomes, in the order of the items."""
         for _ in range(_TRIES):
             try:
-                book, outcomes = await self._transaction(items)
+                book, outcomes = await in_transaction(self._database, self._steps(items))
             except _MissingError as missing:
                 async with self._database.transaction() as conn:
                     await store.create(conn, missing.places)
-            except IntegrityError:
+            except (IntegrityError, sqlite3.IntegrityError):
                 # Another process has opened a hold of the same id: now it can be read.
                 continue
             else:
@@ -60,31 +62,27 @@ class Groups:
                 return outcomes
         raise UnavailableError("holds change too quickly to decide")
 
-    async def _transaction(
-        self, items: Sequence[Item]
-    ) -> tuple[Book, Sequence[Outcome | Exception]]:
+    def _steps(self, items: Sequence[Item]) -> Steps[tuple[Book, Sequence[Outcome | Exception]]]:
         places = {_place(item) for item in items if not isinstance(item, Sent)}
         opened = {item.opening.place for item in items if isinstance(item, Open)}
-        async with self._database.transaction() as conn:
-            accounts = await store.lock(conn, places)
-            # After the locks: nothing that is decided on can change any more.
-            now = to_micros(self._clock())
-            rows = self._tracked(await store.rows_of(conn, places))
-            missing = [place for place in opened if place not in accounts and place in rows]
-            if missing:
-                raise _MissingError(missing)
-            for place in places:
-                accounts.setdefault(place, Account(place))
-            holds = await store.by_ids(conn, _ids(items))
-            book = Book(now, self._reading_time(), accounts, holds, rows)
-            for account in list(accounts.values()):
-                if account.next_expiry is not None and account.next_expiry <= now:
-                    book.expire(*await store.due(conn, account.place, now), account.place)
-            outcomes = [_decide(book, item) for item in items]
-            await store.write(conn, book)
-            await store.sent(
-                conn, [one for item in items if isinstance(item, Sent) for one in item.ids]
-            )
+        accounts = yield from store.lock(places)
+        # After the locks: nothing that is decided on can change any more.
+        now = to_micros(self._clock())
+        rows = self._tracked((yield from store.rows_of(places)))
+        missing = [place for place in opened if place not in accounts and place in rows]
+        if missing:
+            raise _MissingError(missing)
+        for place in places:
+            accounts.setdefault(place, Account(place))
+        holds = yield from store.by_ids(_ids(items))
+        book = Book(now, self._reading_time(), accounts, holds, rows)
+        for account in list(accounts.values()):
+            if account.next_expiry is not None and account.next_expiry <= now:
+                expired, following = yield from store.due(account.place, now)
+                book.expire(expired, following, account.place)
+        outcomes = [_decide(book, item) for item in items]
+        yield from store.write(book)
+        yield from store.sent([one for item in items if isinstance(item, Sent) for one in item.ids])
         return book, outcomes
 
     def _tracked(self, rows: Mapping[Place, LiveRow]) -> dict[Place, LiveRow]:

@@ -4,9 +4,10 @@ What is asked twice is answered twice: a retry with the same content gives the h
 one gave, other content is a conflict that names the field. Time is microseconds since 1970.
 """
 
-from dataclasses import replace
 from decimal import Decimal
 from typing import NoReturn
+
+from msgspec.structs import replace
 
 from entitlements.balance.exact import ROOM, ZERO
 from entitlements.holds.model import Hold, OnExcess, Opening, Room, Standing, State

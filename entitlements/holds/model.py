@@ -6,6 +6,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import NamedTuple
 
+import msgspec
+
 from entitlements.balance.exact import ROOM, ZERO
 
 
@@ -45,8 +47,7 @@ class Place(NamedTuple):
     feature_key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Opening:
+class Opening(msgspec.Struct, frozen=True):
     """A hold to open: what a retry with the same id must say again."""
 
     id: str
@@ -63,8 +64,7 @@ class Opening:
     """JSON of the caller's texts, keys in order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """A hold, as it is kept."""
 
     opening: Opening

@@ -105,4 +105,3 @@ class Sender:
             return error
         self._sent.update((namespace, one.id) for one in events)
         return None
-

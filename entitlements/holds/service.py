@@ -19,6 +19,7 @@ from entitlements.holds.shapes import Shapes
 from entitlements.holds.tables import accounts, holds
 from entitlements.services.means import Means, find_entitlement
 from entitlements.specs import fault
+from meterline.db.steps import on
 from meterline.kernel.errors import NotFoundError, UnavailableError, ValidationError
 from meterline.kernel.grouping import Grouping
 from meterline.kernel.ids import is_ulid, new_ulid
@@ -175,7 +176,8 @@ class HoldService:
         if not is_storable(hold_id):
             raise NotFoundError("there is no such hold")
         async with self._means.database.read() as conn:
-            hold = (await store.by_ids(conn, [(namespace, hold_id)])).get((namespace, hold_id))
+            known = await on(conn, store.by_ids([(namespace, hold_id)]))
+        hold = known.get((namespace, hold_id))
         if hold is None or place not in (None, hold.opening.place):
             raise NotFoundError("there is no such hold")
         return machine.as_of(hold, self.now)

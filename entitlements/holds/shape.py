@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from entitlements.balance import Metering, metering_of
@@ -61,6 +62,9 @@ def check_shape(shape: Shape, words: Words, now: int) -> None:
             raise _cannot(meter, f"the feature's filter of {key} cannot be met")
 
 
+_path = lru_cache(10_000)(parse_path)
+
+
 def event_data(shape: Shape, amount: Decimal, words: Words) -> dict[str, Any]:
     """The data of the event: the amount where the meter reads it, groups as the feature allows."""
     meter, data = shape.meter, dict[str, Any]()
@@ -83,7 +87,7 @@ def event_data(shape: Shape, amount: Decimal, words: Words) -> dict[str, Any]:
 
 def _put(data: dict[str, Any], meter: Meter, path: str, value: str) -> None:
     """Set the value that a path names, and make what leads to it."""
-    steps = parse_path(path).steps
+    steps = _path(path).steps
     place: Any = data
     for step, following in zip(steps, [*steps[1:], None], strict=True):
         empty: Any = {} if isinstance(following, str) else []

@@ -1,5 +1,6 @@
 """Which events count as use of a feature, looked up and remembered for a moment."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ class Shapes:
         self._usage = usage
         self._monotonic = monotonic
         self._known: dict[tuple[str, str], _Known] = {}
+        self._loading: dict[tuple[str, str], asyncio.Future[_Known]] = {}
 
     async def get(self, place: Place) -> Shape:
         """The shape; `NotFoundError` when there can be no such entitlement."""
@@ -62,15 +64,30 @@ class Shapes:
             check_amount(shape, amount)
 
     async def _find(self, place: Place) -> _Known:
+        """What is known, looked up again when it is old: by one caller, and the others wait."""
         key = (place.namespace, place.feature_key)
         known = self._known.get(key)
-        if known is None or self._monotonic() >= known.until:
-            until = self._monotonic() + _REMEMBERED_SECONDS
-            known = _Known(await self._load(place), until)
-            while len(self._known) >= _MOST:
-                self._known.pop(next(iter(self._known)))
-            self._known[key] = known
+        if known is not None and self._monotonic() < known.until:
+            return known
+        loading = self._loading.get(key)
+        if loading is None:
+            loading = self._loading[key] = asyncio.ensure_future(self._look_up(key, place))
+            loading.add_done_callback(lambda done: self._loaded(key, done))
+        return await asyncio.shield(loading)
+
+    async def _look_up(self, key: tuple[str, str], place: Place) -> _Known:
+        until = self._monotonic() + _REMEMBERED_SECONDS
+        known = _Known(await self._load(place), until)
+        while len(self._known) >= _MOST:
+            self._known.pop(next(iter(self._known)))
+        self._known[key] = known
         return known
+
+    def _loaded(self, key: tuple[str, str], done: "asyncio.Future[_Known]") -> None:
+        del self._loading[key]
+        if not done.cancelled():
+            # Whoever waits is told of an error; when nobody does any more, asyncio must not.
+            done.exception()
 
     async def _choose(self, known: _Known, place: Place) -> Shape:
         if len(known.shapes) == 1:

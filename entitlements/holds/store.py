@@ -5,7 +5,6 @@ Locks of several are taken in the order of their keys. What is read after the lo
 until the transaction ends: the sink settles under the same locks.
 """
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
@@ -19,6 +18,7 @@ from entitlements.holds.model import Face, Hold, OnExcess, Opening, Place, State
 from entitlements.holds.outbox import write_event
 from entitlements.holds.tables import accounts, entries, holds
 from entitlements.stores.live import LiveRow, Stored, decode
+from meterline.db.steps import Ask, Each, Steps, on, plain
 from meterline.db.tables import upsert
 from meterline.kernel.quantity import format_number
 
@@ -64,142 +64,125 @@ _BY_IDS = _both(
 )
 
 
-def _numbered(statement: str) -> str:
-    first, *rest = statement.split("?")
-    return first + "".join(f"${place}{part}" for place, part in enumerate(rest, 1))
-
-
-def _plain(statement: str) -> Mapping[str, str]:
-    """A statement with `?` for its parameters, in both dialects."""
-    return _both(statement, _numbered(statement))
-
-
-_ADD = _plain(
+_ADD = plain(
     f"INSERT INTO holds ({', '.join(_HOLD_COLUMNS)}, outbox)"
     f" VALUES ({', '.join('?' * (len(_HOLD_COLUMNS) + 1))})"
 )
-_CHANGE = _plain(
+_CHANGE = plain(
     "UPDATE holds SET state = ?, closed_at = ?, confirmed = ?, available = ?, closing = ?,"
     " outbox = ? WHERE namespace = ? AND id = ?"
 )
-_MOVE = _plain(
+_MOVE = plain(
     "UPDATE hold_accounts SET held = ?, pending = ?, next_expiry = ?, entries = ?, ledger = ?"
     " WHERE namespace = ? AND subject = ? AND feature_key = ?"
 )
-_ENTER = _plain(
+_ENTER = plain(
     "INSERT INTO balance_entries"
     " (namespace, subject, feature_key, number, amount, balance, kind, at, ref, reason)"
     " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
-_SENT = _plain("UPDATE holds SET outbox = NULL WHERE namespace = ? AND id = ?")
-_DUE = _plain(
+_SENT = plain("UPDATE holds SET outbox = NULL WHERE namespace = ? AND id = ?")
+_DUE = plain(
     f"SELECT {_HOLD} FROM holds AS h WHERE h.namespace = ? AND h.subject = ?"
     " AND h.feature_key = ? AND h.state = 'open' AND h.expires_at <= ?"
 )
-_NEXT = _plain(
+_NEXT = plain(
     "SELECT min(expires_at) FROM holds WHERE namespace = ? AND subject = ? AND feature_key = ?"
     " AND state = 'open' AND expires_at > ?"
 )
-_SETTLE = _plain("UPDATE holds SET settled = ?, outbox = NULL WHERE namespace = ? AND id = ?")
-_SETTLE_ACCOUNT = _plain(
+_SETTLE = plain("UPDATE holds SET settled = ?, outbox = NULL WHERE namespace = ? AND id = ?")
+_SETTLE_ACCOUNT = plain(
     "UPDATE hold_accounts SET pending = ? WHERE namespace = ? AND subject = ? AND feature_key = ?"
 )
 
 
-async def lock(conn: AsyncConnection, places: Iterable[Place]) -> dict[Place, Account]:
+def lock(places: Iterable[Place]) -> Steps[dict[Place, Account]]:
     """The accounts of balances, locked until the transaction ends; those that there are."""
     asked = sorted(set(places))
-    found = await _fetch(conn, _LOCK, _asked(conn, asked)) if asked else []
+    found = (yield Ask(_LOCK, keys=asked)) if asked else ()
     return {place: account for row in found for place, account in [_account(row)]}
 
 
 async def create(conn: AsyncConnection, places: Iterable[Place]) -> None:
     """Make accounts where there are none."""
-    new = [
-        {
-            **place._asdict(),
-            "held": "0",
-            "pending": "0",
-            "entries": 0,
-            "ledger": "0",
-            "ledger_at": 0,
-        }
-        for place in sorted(set(places))
-    ]
+    zero = {"held": "0", "pending": "0", "entries": 0, "ledger": "0", "ledger_at": 0}
+    new = [{**place._asdict(), **zero} for place in sorted(set(places))]
     if new:
         await conn.execute(upsert(conn, accounts, list(Place._fields), []), new)
 
 
-async def rows_of(conn: AsyncConnection, places: Iterable[Place]) -> dict[Place, LiveRow]:
+def rows_of(places: Iterable[Place]) -> Steps[dict[Place, LiveRow]]:
     """The live rows of balances, those that hold."""
     asked = sorted(set(places))
-    found = await _fetch(conn, _ROWS, _asked(conn, asked)) if asked else []
+    found = (yield Ask(_ROWS, keys=asked)) if asked else ()
     return {Place(*row[:3]): decode(Stored(*row[3:])) for row in found}
 
 
-async def by_ids(
-    conn: AsyncConnection, ids: Iterable[tuple[str, str]]
-) -> dict[tuple[str, str], Hold]:
+def by_ids(ids: Iterable[tuple[str, str]]) -> Steps[dict[tuple[str, str], Hold]]:
     """Holds by (namespace, id)."""
     asked = sorted(set(ids))
-    found = await _fetch(conn, _BY_IDS, _asked(conn, asked)) if asked else []
+    found = (yield Ask(_BY_IDS, keys=asked)) if asked else ()
     return {(row[0], row[1]): hold_of(row) for row in found}
 
 
-async def due(conn: AsyncConnection, place: Place, now: int) -> tuple[list[Hold], int | None]:
+def due(place: Place, now: int) -> Steps[tuple[list[Hold], int | None]]:
     """The open holds whose time has come, and when the next one's will."""
-    expired = await _fetch(conn, _DUE, (*place, now))
-    following = await _fetch(conn, _NEXT, (*place, now))
+    expired = yield Ask(_DUE, (*place, now))
+    following = yield Ask(_NEXT, (*place, now))
     return [hold_of(row) for row in expired], following[0][0]
 
 
-async def write(conn: AsyncConnection, book: Book) -> None:
+def write(book: Book) -> Steps[None]:
     """Write what a group has changed."""
     outbox = {key: write_event(event) for key, event in book.outbox.items()}
-    await _each(conn, _ADD, [(*_row(one), outbox.get(key)) for key, one in book.new.items()])
-    changed = [
-        (
-            one.state.value, one.closed_at, _text(one.confirmed), _text(one.available),
-            one.closing, outbox.get(key), *key,
-        )
-        for key, one in book.changed.items()
-    ]  # fmt: skip
-    await _each(conn, _CHANGE, changed)
-    moved = [book.accounts[place] for place in sorted(book.touched)]
-    await _each(conn, _MOVE, [(*_moved(one), *one.place) for one in moved])
-    entered = [
-        (*one.place, one.number, format_number(one.amount), format_number(one.balance),
-         one.kind, one.at, one.ref, one.reason)
-        for one in book.entries
-    ]  # fmt: skip
-    await _each(conn, _ENTER, entered)
+    if book.new:
+        yield Each(_ADD, [(*_row(one), outbox.get(key)) for key, one in book.new.items()])
+    if book.changed:
+        changed = [
+            (
+                one.state.value, one.closed_at, _text(one.confirmed), _text(one.available),
+                one.closing, outbox.get(key), *key,
+            )
+            for key, one in book.changed.items()
+        ]  # fmt: skip
+        yield Each(_CHANGE, changed)
+    if book.touched:
+        moved = [book.accounts[place] for place in sorted(book.touched)]
+        yield Each(_MOVE, [(*_moved(one), *one.place) for one in moved])
+    if book.entries:
+        entered = [
+            (*one.place, one.number, format_number(one.amount), format_number(one.balance),
+             one.kind, one.at, one.ref, one.reason)
+            for one in book.entries
+        ]  # fmt: skip
+        yield Each(_ENTER, entered)
 
 
-async def sent(conn: AsyncConnection, ids: Sequence[tuple[str, str]]) -> None:
+def sent(ids: Sequence[tuple[str, str]]) -> Steps[None]:
     """The events of these holds are durable."""
-    await _each(conn, _SENT, sorted(ids))
+    if ids:
+        yield Each(_SENT, sorted(ids))
 
 
 async def settle(conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:
     """The events of these holds, by (namespace, id), became usage in this very transaction."""
-    found = [
-        one
-        for one in (await by_ids(conn, events)).values()
-        if one.state is State.CONFIRMED and not one.settled
-    ]
+    await on(conn, _settle(events))
+
+
+def _settle(events: Sequence[tuple[str, str]]) -> Steps[None]:
+    known = yield from by_ids(events)
+    found = [one for one in known.values() if one.state is State.CONFIRMED and not one.settled]
     if not found:
         return
-    pending = {
-        place: account.pending
-        for place, account in (await lock(conn, (one.opening.place for one in found))).items()
-    }
+    locked = yield from lock(one.opening.place for one in found)
+    pending = {place: account.pending for place, account in locked.items()}
     for one in found:
         place = one.opening.place
         pending[place] = ROOM.subtract(pending[place], one.confirmed or Decimal(0))
     keys = sorted((one.opening.place.namespace, one.id) for one in found)
-    await _each(conn, _SETTLE, [(True, *key) for key in keys])
+    yield Each(_SETTLE, [(True, *key) for key in keys])
     moved = [(format_number(amount), *place) for place, amount in sorted(pending.items())]
-    await _each(conn, _SETTLE_ACCOUNT, moved)
+    yield Each(_SETTLE_ACCOUNT, moved)
 
 
 async def erase(conn: AsyncConnection, namespace: str, subject: str) -> None:
@@ -270,25 +253,3 @@ def _text(amount: Decimal | None) -> str | None:
 
 def _amount(text: str | None) -> Decimal | None:
     return None if text is None else Decimal(text)
-
-
-def _asked(conn: AsyncConnection, keys: Sequence[Sequence[str]]) -> tuple[Any, ...]:
-    """Keys as parameters: one JSON text, or an array a column."""
-    if conn.dialect.name == "postgresql":
-        return tuple(list(column) for column in zip(*keys, strict=True))
-    return (json.dumps(keys),)
-
-
-async def _fetch(
-    conn: AsyncConnection, statement: Mapping[str, str], parameters: tuple[Any, ...]
-) -> Sequence[Sequence[Any]]:
-    found = await conn.exec_driver_sql(statement[conn.dialect.name], parameters)
-    return found.all()
-
-
-async def _each(
-    conn: AsyncConnection, statement: Mapping[str, str], rows: Sequence[tuple[Any, ...]]
-) -> None:
-    """Run a statement once for each row of parameters, as one call of the driver."""
-    if rows:
-        await conn.exec_driver_sql(statement[conn.dialect.name], list(rows))

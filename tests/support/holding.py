@@ -29,6 +29,7 @@ from entitlements.specs import EntitlementSpec, FeatureSpec, GrantSpec, Recurren
 from entitlements.stores import live
 from entitlements.stores.live import LiveState
 from meterline.db.engine import Database
+from meterline.db.steps import on
 from meterline.db.tables import upsert
 from meterline.kernel.jsonpath import find, parse_path
 from meterline.kernel.periods import parse_interval
@@ -202,7 +203,7 @@ class Holding:
         """What is held and pending, as texts."""
         place = Place(NAMESPACE, subject, feature)
         async with self.database.transaction() as conn:
-            account = (await store.lock(conn, [place])).get(place)
+            account = (await on(conn, store.lock([place]))).get(place)
         return ("0", "0") if account is None else (str(account.held), str(account.pending))
 
     async def settle(self) -> None:

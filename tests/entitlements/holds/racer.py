@@ -6,21 +6,22 @@ true before its transaction, as a server without locks would.
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import Iterable
+from dataclasses import replace
 from decimal import Decimal
+from typing import TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from entitlements.holds import store
+from entitlements.holds import groups, store
 from entitlements.holds.book import Account
 from entitlements.holds.model import Place
-from entitlements.holds.service import HoldRequest, accepted
+from entitlements.holds.service import HoldRequest, HoldService, accepted
 from meterline.db.engine import Database
+from meterline.db.steps import Steps, in_transaction, on
 from meterline.kernel.errors import UsageLimitError
 from tests.support.clock import FixedClock
-from tests.support.holding import NAMESPACE, HoldService, holding
+from tests.support.holding import NAMESPACE, holding
 
+T = TypeVar("T")
 PLACE = Place(NAMESPACE, "ann", "tokens")
 
 
@@ -34,41 +35,37 @@ async def client(holds: HoldService) -> int:
         got += 1
 
 
-class Unlocked(Database):
-    """Accounts are as they were before the transaction began."""
-
-    stale: dict[Place, Account]
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[AsyncConnection]:
-        async with self.read() as conn:
-            self.stale = await lock(conn, [PLACE])
-        await asyncio.sleep(0.005)
-        async with super().transaction() as conn:
-            yield conn
-
-
-lock = store.lock
-
-
 async def race(url: str, clients: int, *, unlocked: bool) -> None:
-    database = (Unlocked if unlocked else Database).open(url)
-    if isinstance(database, Unlocked):
-        forgetful = database
-        statements = dict(store._LOCK)
-        statements["postgresql"] = statements["postgresql"].replace(" FOR UPDATE OF a", "")
-        store._LOCK = statements
-
-        async def stale(_conn: AsyncConnection, _places: Iterable[Place]) -> dict[Place, Account]:
-            return forgetful.stale
-
-        store.lock = stale
+    database = Database.open(url)
+    if unlocked:
+        _unlock(database)
     async with holding(database, FixedClock()) as on:
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
         got = await asyncio.gather(*(client(on.holds) for _ in range(clients)))
     await database.close()
     print(sum(got), flush=True)
+
+
+def _unlock(database: Database) -> None:
+    """Make decisions on accounts as they were before the transaction began."""
+    known: dict[Place, Account] = {}
+
+    def stale(places: Iterable[Place]) -> Steps[dict[Place, Account]]:
+        yield from ()
+        return {place: replace(known[place]) for place in places}
+
+    async def late(where: Database, steps: Steps[T]) -> T:
+        async with where.read() as conn:
+            known.update(await on(conn, lock([PLACE])))
+        await asyncio.sleep(0.005)
+        return await in_transaction(where, steps)
+
+    lock = store.lock
+    readable = {name: text.replace(" FOR UPDATE OF a", "") for name, text in store._LOCK.items()}
+    store._LOCK = readable
+    store.lock = stale
+    groups.in_transaction = late  # type: ignore[attr-defined,assignment]
 
 
 if __name__ == "__main__":
