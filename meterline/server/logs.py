@@ -9,11 +9,13 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 _SECRET_NAME = re.compile(r"authorization|api_?key|token|secret|password|cookie", re.IGNORECASE)
-# API keys of ours, bearer credentials, signed tokens; wherever they turn up in a text.
+# API keys of ours, bearer credentials, signed tokens, passwords in URLs; wherever they turn up.
 _SECRET_TEXT = re.compile(
     r"(?i:bearer)\s+[\w.~+/=-]+|\bml_[0-9a-z]{12}_[\w-]+|\beyJ[\w-]+\.[\w-]+\.[\w-]*"
+    r"|(?<=://)[^\s/:@]*:[^\s/@]+(?=@)"
 )
 _REDACTED = "[redacted]"
+_NOISY = ("uvicorn", "httpx", "httpcore", "alembic", "sqlalchemy", "aiosqlite", "aiokafka")
 
 
 def configure_logging(
@@ -50,7 +52,7 @@ def configure_logging(
     root.handlers = [handler]
     root.setLevel(level.upper())
     # Their information lines repeat ours, or show every request.
-    for noisy in ("uvicorn", "httpx", "httpcore", "alembic", "sqlalchemy", "aiosqlite"):
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
 
 

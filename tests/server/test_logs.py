@@ -53,3 +53,11 @@ def test_an_exception_is_one_line_with_its_traceback(lines: io.StringIO) -> None
         logging.getLogger("x").exception("failed")
     (entry,) = map(json.loads, lines.getvalue().splitlines())
     assert "ValueError: why" in entry["exception"]
+
+
+def test_a_password_in_a_url_is_not_shown(lines: io.StringIO) -> None:
+    url = "postgresql://meterline:hush%21@db:5432/meterline"
+    logging.getLogger("x").warning("cannot reach %s", url, extra={"where": url})
+    said = lines.getvalue()
+    assert "hush" not in said
+    assert said.count("postgresql://[redacted]@db:5432/meterline") == 2
