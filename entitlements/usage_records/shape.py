@@ -28,6 +28,13 @@ def camel(name: str) -> str:
     return first + "".join(word[:1].upper() + word[1:] for word in rest)
 
 
+def with_json_names(text: str) -> str:
+    """A text for people with the units as JSON has them."""
+    for key in sorted(COUNTS, key=len, reverse=True):
+        text = text.replace(key, camel(key))
+    return text
+
+
 UNIT_OF = {camel(key): key for key in COUNTS}
 """The key of a unit, by its name in JSON."""
 
@@ -121,7 +128,7 @@ def _price(quote: Quote) -> dict[str, Any]:
     if isinstance(quote.outcome, Costed):
         cost = format_number(quote.outcome.cost_usd)
         return {"costUsd": cost, "price": stamp_json(quote.outcome.stamp)}
-    return {"unpricedReason": quote.outcome.reason}
+    return {"unpricedReason": with_json_names(quote.outcome.reason)}
 
 
 def _unit_price(price: UnitPrice) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def extract(body: Json, provider: str | None = None) -> Extracted:
         try:
             found = read(parts)
         except InvalidUsageError as error:
-            raise BodyError(error.field, error.reason) from None
+            raise BodyError("body", str(error)) from None
         if found is not None:
             return found
     known = ", ".join(READERS) if len(readers) > 1 else name

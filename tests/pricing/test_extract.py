@@ -308,7 +308,7 @@ def test_others_answer_in_the_format_of_openai() -> None:
          "usage.prompt_tokens"),
         ({"object": "chat.completion",
           "usage": {"prompt_tokens": 1, "prompt_tokens_details": {"cached_tokens": 2}}}, None,
-         "cached_tokens"),
+         "body"),
         ({"object": "chat.completion", "usage": {"prompt_tokens": 1, "prompt_tokens_details": []}},
          None, "usage.prompt_tokens_details"),
         ({"type": "message", "usage": {"output_tokens": 4}}, None, "usage.input_tokens"),

@@ -8,7 +8,7 @@ import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 
 from entitlements.usage_records.model import SYSTEM_SUBJECT, Listed, Position, UsageRecord
-from entitlements.usage_records.shape import camel, stamp_json
+from entitlements.usage_records.shape import camel, stamp_json, with_json_names
 from entitlements.usage_records.stores.prices import OwnPrice
 from entitlements.usage_records.summary import Figures, Summary, TrackedBy
 from meterline.kernel.instants import format_instant
@@ -131,7 +131,7 @@ def cost_json(quote: Quote) -> Json:
             camel(key): _number(format_number(count)) for key, count in quote.outcome.lines.items()
         }
     else:
-        answer |= {"costUsd": None, "unpricedReason": quote.outcome.reason}
+        answer |= {"costUsd": None, "unpricedReason": with_json_names(quote.outcome.reason)}
     return answer
 
 

@@ -3,9 +3,17 @@
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
 
 from entitlements.api.exact import Amount, with_decimals
 from entitlements.api.wire import Instant, Metadata, Text
@@ -17,7 +25,7 @@ from entitlements.usage_records.model import (
     UsageType,
 )
 from entitlements.usage_records.options import UsageLimits
-from entitlements.usage_records.shape import camel
+from entitlements.usage_records.shape import camel, with_json_names
 from meterline.kernel.text import is_text
 from meterline.pricing.bodies import BodyError
 from meterline.pricing.book import Asked
@@ -30,6 +38,20 @@ class Wire(BaseModel):
     """A misspelt member must not be silently without effect."""
 
     model_config = ConfigDict(alias_generator=camel, populate_by_name=True, extra="forbid")
+
+
+def _body(value: Any) -> Any:
+    if not isinstance(value, dict | list):
+        raise PydanticCustomError("body", "must be an object or an array of objects")
+    return value
+
+
+Body = Annotated[
+    Any,
+    BeforeValidator(_body),
+    WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]}),
+]
+"""What a provider answered."""
 
 
 class TermsBody(Wire):
@@ -137,10 +159,10 @@ class TrackBody(TermsBody):
     query: Text | None = Field(None, description="What was asked.")
     tags: list[Text] = Field([], description="A call with several counts for each of them.")
     conversation_id: Text | None = None
-    open_ai_response: dict[str, Any] | list[Any] | None = Field(
+    open_ai_response: Body | None = Field(
         None, description="Any body of OpenAI that has usage, or the array of its events."
     )
-    response: dict[str, Any] | list[Any] | None = Field(
+    response: Body | None = Field(
         None, description="A body of any provider, or the array of its events."
     )
     usage: dict[str, Any] | None = Field(
@@ -206,7 +228,7 @@ class TrackBody(TermsBody):
         except BodyError as error:
             where = error.where.removeprefix("usage.") if name == "usage" else error.where
             path = name if where in ("body", "") else f"{name}.{where}"
-            raise fault(path.replace(".[", "["), error.reason) from None
+            raise fault(path.replace(".[", "["), with_json_names(error.reason)) from None
 
     def _maker(self, found: Extracted) -> str | None:
         """Many answer in OpenAI's format: then the model says whose it is."""
@@ -232,10 +254,7 @@ def checked_usage(counts: Mapping[str, Decimal | None]) -> TokenUsage:
         return usage_of(counts)
     except InvalidUsageError as error:
         name = "audioDurationSeconds" if error.field == "audio_seconds" else camel(error.field)
-        reason = error.reason
-        for key in sorted(COUNTS, key=len, reverse=True):
-            reason = reason.replace(key, camel(key))
-        raise fault(name, reason) from None
+        raise fault(name, with_json_names(error.reason)) from None
 
 
 def _response_name(found: Extracted) -> str | None:
