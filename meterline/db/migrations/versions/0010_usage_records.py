@@ -32,6 +32,4 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
     )
     op.create_index("ix_usage_record_names_created", "usage_record_names", ["created_at"])
-    op.create_index(
-        "ix_usage_record_names_subject", "usage_record_names", ["namespace", "subject"]
-    )
+    op.create_index("ix_usage_record_names_subject", "usage_record_names", ["namespace", "subject"])
