@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-import lz4.frame
+import lz4.frame  # type: ignore[import-untyped]
 import zstandard
 
 os.environ["TZ"] = "UTC"
@@ -81,7 +81,7 @@ class Handle:
     """One connection to the engine, and what was set on it."""
 
     def __init__(self, path: str) -> None:
-        self.connection = chdb.connect(path)
+        self.connection: Any = chdb.connect(path)  # type: ignore[no-untyped-call]
         self.settings: dict[str, str] = {}
         self.database = "default"
 
@@ -281,7 +281,7 @@ class Request(BaseHTTPRequestHandler):
         }
         query_id = values.get("query_id") or os.urandom(8).hex()
         with self.state.lock:
-            told = {"query_id": query_id, "sql": sql[:300], "settings": dict(settings)}
+            told: dict[str, Any] = {"query_id": query_id, "sql": sql[:300], "settings": settings}
             told["readonly"] = values.get("readonly")
             self.state.statements.append(told)
         fault = self.state.fault(sql) or {"kind": ""}
