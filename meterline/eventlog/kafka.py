@@ -153,8 +153,8 @@ class KafkaClient:
     async def open(self) -> None:
         """Connect. Raises `UnavailableError`."""
         with reachable("Kafka cannot be reached"):
+            await self.inner.bootstrap()  # has its own time-out; broken off, it would leak
             async with asyncio.timeout(self._timeout):
-                await self.inner.bootstrap()
                 await self.inner.add_topic(self._topic)
 
     async def close(self) -> None:
@@ -262,8 +262,9 @@ class KafkaProducer:
     """An idempotent producer that waits for all replicas. After a failure it is of no more use."""
 
     def __init__(self, options: KafkaOptions) -> None:
+        self._timeout = min(options.delivery_timeout_seconds, options.request_timeout_seconds)
         self._inner: Any = AIOKafkaProducer(
-            **_connection(options),
+            **{**_connection(options), "request_timeout_ms": round(self._timeout * 1000)},
             acks="all",
             enable_idempotence=True,
             compression_type=None if options.compression == "none" else options.compression,
@@ -274,7 +275,9 @@ class KafkaProducer:
     async def start(self) -> None:
         """Connect and be given a producer id: a broker is there. Raises `UnavailableError`."""
         with reachable("Kafka cannot be reached"):
-            await self._inner.start()
+            await self._inner.client.bootstrap()
+            async with asyncio.timeout(self._timeout):
+                await self._inner._sender.start()
 
     async def send(
         self, topic: str, partition: int, runs: Iterable[Run], timeout_seconds: float
@@ -306,13 +309,29 @@ class KafkaProducer:
                 await list_offsets(self._inner.client, topic, range(partitions), LATEST)
 
     async def discard(self) -> None:
-        """Give up what is under way, and close."""
-        with contextlib.suppress(*_ERRORS, asyncio.CancelledError):
-            # `stop` alone would wait for what cannot be delivered.
-            self._inner._message_accumulator.fail_all(kafka_errors.ProducerClosed())
-            await self._inner.client.close()
-        with contextlib.suppress(*_ERRORS, asyncio.CancelledError):
-            await self._inner.stop()
+        """Give up what is under way, and close.
+
+        `stop` would wait for what cannot be delivered.
+        """
+        inner = self._inner
+        inner._closed = True
+        with contextlib.suppress(*_ERRORS):
+            task = inner._sender.sender_task
+            if task is not None:
+                task.cancel()
+                for connection in list(inner.client._conns.values()):
+                    connection.close()
+                _, late = await asyncio.wait([task], timeout=_LEAVE_SECONDS)
+                if late:
+                    task.cancel()
+                    await asyncio.wait([task], timeout=_LEAVE_SECONDS)
+            waiting = inner._message_accumulator
+            batches = [*waiting._pending_batches, *chain.from_iterable(waiting._batches.values())]
+            waiting.fail_all(kafka_errors.ProducerClosed())
+            for future in chain.from_iterable((one.future, one._drain_waiter) for one in batches):
+                if future.done() and not future.cancelled():
+                    future.exception()  # it has been seen
+            await inner.client.close()
 
 
 class Membership(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -1,6 +1,7 @@
 """A producer that is built anew after a failure, for writer and reader."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -32,20 +33,18 @@ class Sending:
         self._producer: KafkaProducer | None = None
         self._mending: asyncio.Task[None] | None = None
         self._locks: dict[tuple[str, int], asyncio.Lock] = {}
-        self._opened = False
+        self._closing = asyncio.Event()
         self._why = "it is not open"
 
     async def open(self) -> None:
         """Connect. Raises `UnavailableError`."""
         self._producer = await self._start()
-        self._opened = True
 
     async def close(self) -> None:
         """Stop; what is under way fails."""
-        self._opened = False
+        self._closing.set()
         self._why = "it is closed"
         if self._mending is not None:
-            self._mending.cancel()
             await asyncio.wait([self._mending])
         producer, self._producer = self._producer, None
         if producer is not None:
@@ -123,12 +122,13 @@ class Sending:
     async def _mend(self, old: KafkaProducer) -> None:
         await old.discard()
         pause = _FIRST_PAUSE_SECONDS
-        while self._opened:
+        while not self._closing.is_set():
             try:
                 self._producer = await self._start()
             except UnavailableError as error:
                 self._why = error.detail
-                await asyncio.sleep(pause)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._closing.wait(), pause)
                 pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
             else:
                 self.rebuilds += 1
@@ -138,11 +138,7 @@ class Sending:
     async def _start(self) -> KafkaProducer:
         producer = KafkaProducer(self._options)
         try:
-            async with asyncio.timeout(self._options.delivery_timeout_seconds):
-                await producer.start()
-        except TimeoutError:
-            await producer.discard()
-            raise UnavailableError("Kafka cannot be reached: no answer in time") from None
+            await producer.start()
         except BaseException:
             await producer.discard()
             raise
