@@ -29,6 +29,13 @@ from meterline.server.backends import (
     StoreSettings,
 )
 from meterline.server.declared import DeclaredMeter
+from meterline.server.kit_sections import (
+    CreditSettings,
+    IdempotencySettings,
+    PlanSettings,
+    StripeSettings,
+    UsageSettings,
+)
 from meterline.server.sections import (
     AuthSettings,
     EntitlementSettings,
@@ -74,6 +81,11 @@ class Settings(BaseSettings):
     query: QuerySettings = QuerySettings()
     entitlements: EntitlementSettings = EntitlementSettings()
     notifications: NotificationSettings = NotificationSettings()
+    usage: UsageSettings = UsageSettings()
+    credits: CreditSettings = CreditSettings()
+    plans: PlanSettings = PlanSettings()
+    stripe: StripeSettings = StripeSettings()
+    idempotency: IdempotencySettings = IdempotencySettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     meters: tuple[DeclaredMeter, ...] = Field(
         (),

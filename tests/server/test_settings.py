@@ -1,12 +1,16 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aggregator.query import QueryLimits
 from aggregator.stores.clickhouse import ClickHouseOptions
 from aggregator.worker import SinkOptions
+from entitlements.holds.limits import HoldLimits
+from entitlements.plans.options import PlanOptions, StripeOptions
+from entitlements.usage_records.options import UsageLimits
 from ingest.limits import IngestLimits
 from meterline.db.limits import DatabaseLimits
 from meterline.eventlog.kafka_options import KafkaOptions
@@ -15,6 +19,7 @@ from meterline.server import settings_docs
 from meterline.server.settings import load_settings, parse_assignments
 from meterline.server.stores import clickhouse_options, database_limits, kafka_options
 from meterline.web.auth import AuthLimits
+from meterline.web.idempotency import IdempotencyLimits
 from portal.tokens import PortalLimits
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,6 +48,20 @@ def test_defaults_are_those_of_the_services() -> None:
     for name in ("max_subjects", "max_windows", "max_rows", "max_listed"):
         assert getattr(settings.query, name) == getattr(query, name)
     assert (settings.server.host, settings.server.port) == ("127.0.0.1", 8888)
+
+
+@pytest.mark.parametrize(
+    ("section", "options"),
+    [
+        ("usage", UsageLimits()),
+        ("credits", HoldLimits()),
+        ("plans", PlanOptions()),
+        ("stripe", StripeOptions()),
+        ("idempotency", IdempotencyLimits()),
+    ],
+)
+def test_defaults_are_those_of_the_kit(section: str, options: Any) -> None:
+    assert getattr(load_settings(), section).model_dump() == asdict(options)
 
 
 def test_flag_beats_environment_beats_file_beats_default(
