@@ -6,10 +6,10 @@ DATA ?= data
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check lint bench demo docs lock fmt clean
+.PHONY: help setup run test test-docker check lint bench demo docs lock fmt clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # What the server needs, from the hash-pinned lock.
 .venv/.run: requirements/run.txt pyproject.toml
@@ -32,6 +32,9 @@ run: .venv/.run ## Serve on http://127.0.0.1:8888 with the data in ./data (HOST=
 
 test: .venv/.dev ## Run all tests
 	$(BIN)/python -m pytest
+
+test-docker: .venv/.dev ## Run all tests against ClickHouse, Kafka and PostgreSQL in containers (needs Docker)
+	$(BIN)/python -m tests.containers
 
 check: lint test ## Format, lint, types, import contracts, tests
 
