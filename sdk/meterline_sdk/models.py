@@ -203,3 +203,35 @@ class CompletedTransaction:
     balance: Decimal | None = None
     balance_adjustment: Decimal | None = None
     extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageRecord:
+    """A call of a model, with its price. `cost_usd` is None when `priced` is `unpriced`."""
+
+    id: str
+    model_id: str | None = None
+    priced: str | None = None
+    cost_usd: Decimal | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsagePage:
+    """A page of records."""
+
+    items: list[UsageRecord]
+    next_cursor: str | None = None
+    extra: Extra = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cost:
+    """What a call costs. `cost_usd` is None when `priced` is `unpriced`."""
+
+    priced: str
+    cost_usd: Decimal | None = None
+    extra: Extra = field(default_factory=dict)

@@ -19,7 +19,9 @@ from meterline_sdk._async.resources.credits import (
 from meterline_sdk._async.resources.entitlements import AsyncEntitlements, AsyncFeatures
 from meterline_sdk._async.resources.events import AsyncEvents
 from meterline_sdk._async.resources.meters import AsyncMeters
+from meterline_sdk._async.resources.plans import AsyncPlans
 from meterline_sdk._async.resources.subjects import AsyncPortal, AsyncSubjects
+from meterline_sdk._async.resources.usage import AsyncPrices, AsyncUsage
 from meterline_sdk._events import event
 from meterline_sdk._json import body
 from meterline_sdk._request import Request, RetryPolicy, idempotency_key
@@ -78,6 +80,9 @@ class AsyncMeterline:
         self.credits = AsyncCredits(self.transport)
         self.reservations = AsyncReservations(self.transport)
         self.transactions = AsyncTransactions(self.transport)
+        self.plans = AsyncPlans(self.transport)
+        self.usage = AsyncUsage(self.transport)
+        self.prices = AsyncPrices(self.transport)
 
     @property
     def buffer(self) -> EventBuffer:

@@ -23,7 +23,9 @@ from meterline_sdk._sync.resources.credits import (
 from meterline_sdk._sync.resources.entitlements import Entitlements, Features
 from meterline_sdk._sync.resources.events import Events
 from meterline_sdk._sync.resources.meters import Meters
+from meterline_sdk._sync.resources.plans import Plans
 from meterline_sdk._sync.resources.subjects import Portal, Subjects
+from meterline_sdk._sync.resources.usage import Prices, Usage
 from meterline_sdk.buffer import EventBuffer, buffer_to, records_to
 from meterline_sdk.errors import (
     ConnectionFailedError,
@@ -79,6 +81,9 @@ class Meterline:
         self.credits = Credits(self.transport)
         self.reservations = Reservations(self.transport)
         self.transactions = Transactions(self.transport)
+        self.plans = Plans(self.transport)
+        self.usage = Usage(self.transport)
+        self.prices = Prices(self.transport)
 
     @property
     def buffer(self) -> EventBuffer:
