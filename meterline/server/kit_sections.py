@@ -23,6 +23,7 @@ class UsageSettings(Section):
     )
     max_tags: Positive = Field(32, description="Most tags of one call.")
     max_tag_length: Positive = Field(128, description="Longest tag, in characters.")
+    max_batch: Positive = Field(1_000, description="Most records of one request.")
     max_prices: Positive = Field(5_000, description="Most prices of its own in one namespace.")
     default_page: Positive = Field(100, description="Records on a page when none are said.")
     max_page: Positive = Field(1_000, description="Most records of one listing.")
