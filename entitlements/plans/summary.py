@@ -1,10 +1,10 @@
 """What was used, in all and this month: queries of the built-in meters."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Protocol
+from typing import Any
 
 from entitlements.balance.exact import ROOM, ZERO
 from entitlements.builtin import (
@@ -20,7 +20,9 @@ from entitlements.plans.api.encode import number
 from entitlements.plans.decide import month_of
 from entitlements.plans.options import PlanOptions
 from entitlements.services.means import Means
+from entitlements.usage_records.ports import TotalsQuery, UsageMeters
 from meterline.kernel.instants import format_instant
+from meterline.pricing.rates import UNPRICED
 
 _NAMES: Mapping[str, str] = {
     COST: "costUsd",
@@ -30,19 +32,6 @@ _NAMES: Mapping[str, str] = {
     OUTPUT_TOKENS: "outputTokens",
     CACHED_TOKENS: "cachedTokens",
 }
-
-Figures = Mapping[str, Decimal]
-"""Amounts by the slug of their meter."""
-
-
-class UsageByModel(Protocol):
-    """Queries of meters. The server fills it from the aggregator."""
-
-    async def by_model(
-        self, namespace: str, slug: str, subject: str | None, since: datetime | None
-    ) -> Sequence[tuple[str, str, Decimal]]:
-        """The meter's value since an instant, for each model and each state of `priced`."""
-        ...
 
 
 @dataclass(slots=True)
@@ -105,7 +94,7 @@ class SummaryService:
     """Reads summaries."""
 
     def __init__(
-        self, means: Means, meters: UsageByModel, built_ins: BuiltIns, options: PlanOptions
+        self, means: Means, meters: UsageMeters, built_ins: BuiltIns, options: PlanOptions
     ) -> None:
         self._means = means
         self._meters = meters
@@ -131,11 +120,11 @@ class SummaryService:
     async def _stretch(
         self, namespace: str, subject: str | None, since: datetime | None
     ) -> Stretch:
+        asked = TotalsQuery(("model", "priced"), begin=since, subject=subject)
         stretch = Stretch()
         for slug in _NAMES:
-            rows = await self._meters.by_model(namespace, slug, subject, since)
-            for model, priced, value in rows:
-                stretch.add(model, slug, value)
-                if slug == REQUESTS and priced == "unpriced":
+            for group, value in await self._meters.totals(namespace, slug, asked):
+                stretch.add(group["model"], slug, value)
+                if slug == REQUESTS and group["priced"] == UNPRICED:
                     stretch.unpriced = ROOM.add(stretch.unpriced, value)
         return stretch

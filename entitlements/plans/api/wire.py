@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
@@ -259,63 +259,6 @@ class ReasonBody(_Wire):
     """Why."""
 
     reason: Text = Field("", max_length=1_024)
-
-
-class HoldBody(_Wire):
-    """For how long the estimates are set aside."""
-
-    ttl_seconds: StrictInt | None = Field(None, ge=1)
-
-
-class EstimateBody(_Wire):
-    """What is about to be used, as far as it is known."""
-
-    tokens: Count | None = None
-    cost_usd: Money | None = None
-    credits: Money | None = None
-
-
-class CheckBody(_Wire):
-    """A check."""
-
-    subject: Text = Field(min_length=1)
-    model: Text | None = Field(None, description="No limit looks at it yet.")
-    feature: Text | None = Field(None, description="A feature that is needed.")
-    estimate: EstimateBody | None = None
-    dry_run: StrictBool = Field(False, description="Only look: use nothing of any rate.")
-    hold: StrictBool | HoldBody = Field(
-        False,
-        description="Set the estimates aside, so that no other check can use them; see `holds`.",
-    )
-
-
-class StateView(BaseModel):
-    """A limit and how far it is used."""
-
-    limitType: str
-    limit: float
-    current: float
-    remaining: float
-    resetsInSeconds: int
-
-
-class HoldView(BaseModel):
-    """An amount that is set aside."""
-
-    id: str
-    featureKey: str
-    amount: float
-
-
-class CheckView(BaseModel):
-    """A request that is allowed."""
-
-    allowed: Literal[True]
-    subject: str
-    checkId: str
-    plan: str | None = None
-    limits: list[StateView]
-    holds: list[HoldView] | None = None
 
 
 def _interval(where: str, text: str, limits: EntitlementLimits) -> Interval:
