@@ -39,20 +39,27 @@ class MeteredAccess:
     overage: Decimal
     total_available_grant_amount: Decimal
     held: Decimal
+    """Set aside: open holds, and confirmed ones that are not yet part of the usage."""
     available: Decimal
-    """The balance without what open holds have set aside; below zero when overdrawn by them."""
+    """The balance without what is held; below zero when overdrawn by that."""
     as_of: datetime
     grant_balances: Mapping[str, Decimal] = field(default_factory=dict)
 
 
 def metered_access(
-    balance: Balance, lifetime: Lifetime, *, is_soft_limit: bool, held: Decimal = ZERO
+    balance: Balance,
+    lifetime: Lifetime,
+    *,
+    is_soft_limit: bool,
+    held: Decimal = ZERO,
+    pending: Decimal = ZERO,
 ) -> Access:
     """Access while anything is left, or always with a soft limit.
 
     A hold is a promise to use, not use: it lowers what is available for other holds, but it does
-    not take access away.
+    not take access away. What is `pending` was used, and becomes usage in a moment: it does.
     """
+    held = ROOM.add(held, pending)
     if balance.at not in lifetime:
         return Access(False)
     figures = MeteredAccess(
@@ -65,7 +72,7 @@ def metered_access(
         as_of=balance.at,
         grant_balances=balance.grant_balances,
     )
-    return Access(is_soft_limit or balance.balance > 0, metered=figures)
+    return Access(is_soft_limit or balance.balance > pending, metered=figures)
 
 
 def static_access(at: datetime, lifetime: Lifetime, config: str) -> Access:

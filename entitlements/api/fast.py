@@ -18,7 +18,7 @@ from entitlements.stores import live
 from entitlements.stores.live import Stored
 from meterline.db.hot import HotReads
 from meterline.kernel.errors import ForbiddenError, UnauthorizedError
-from meterline.kernel.instants import format_instant
+from meterline.kernel.instants import format_instant, to_micros
 from meterline.kernel.periods import NEVER
 from meterline.web.asgi import ASGIApp, Receive, Scope, Send, header, send_response
 from meterline.web.auth import Authenticator
@@ -61,9 +61,11 @@ class Answer:
         return self.head if self.tail is None else b"%b%b%b" % (self.head, as_of, self.tail)
 
 
-def answer_of(usage: str, state: bytes) -> Answer:
+def answer_of(
+    usage: str, state: bytes, held: str | None = None, pending: str | None = None
+) -> Answer:
     """The answer of a row that knows of no usage ahead."""
-    row = live.decode(Stored("", None, usage, "", state))
+    row = live.decode(Stored("", None, usage, "", state, held, pending))
     kept = row.state
     until = kept.end or NEVER
     start = kept.start
@@ -140,11 +142,14 @@ class FastValues:
     def _answers(self, rows: Sequence[Stored]) -> list[Answer] | None:
         """The answers of rows, if each of them has one now."""
         now = self._means.reading_time()
+        micros = to_micros(now)
         answers = []
         for row in rows:
+            if row.next_expiry is not None and row.next_expiry <= micros:
+                return None
             if row.due or (row.series is not None and not self._tracking.is_tracked(row.series)):
                 return None
-            answer = self._answer_of(row.usage, row.state)
+            answer = self._answer_of(row.usage, row.state, row.held, row.pending)
             if not answer.start <= now < answer.until:
                 return None
             answers.append(answer)

@@ -90,7 +90,7 @@ class LiveEntitlements:
         self, namespace: str, subject: str, feature_key: str, now: datetime
     ) -> Access | None:
         """The answer, if one look-up can give it."""
-        row = await live.stored(self._hot, namespace, subject, feature_key)
+        row = await live.stored_at(self._hot, namespace, subject, feature_key, now)
         return None if row is None else self._answer(live.decode(row), now)
 
     async def get(
@@ -100,7 +100,9 @@ class LiveEntitlements:
         answer = await self.look_up(namespace, subject, feature_key, now)
         if answer is None:
             row = await self._build(namespace, subject, feature_key, now)
-            answer = None if row is None else self._answer(row, now)
+            if row is not None:
+                # What is held is looked up with it.
+                answer = await self.look_up(namespace, subject, feature_key, now)
         if answer is None or answer.metered is None:
             return answer
         as_of = min(now, await self._usage.as_of())

@@ -25,6 +25,7 @@ from entitlements.balance import (
     plan,
     plan_history,
 )
+from entitlements.balance.exact import ZERO
 from entitlements.model import Entitlement, EntitlementType, Feature, IssuedGrant
 from entitlements.services.entitlements import require_metered
 from entitlements.services.means import Means, find_entitlement
@@ -33,6 +34,7 @@ from entitlements.specs import check_future, fault, steps
 from entitlements.stores import entitlements as store
 from entitlements.stores import features as feature_store
 from entitlements.stores import grants as grant_store
+from entitlements.stores.held import Held, held_of
 from entitlements.usage import UsageQuery
 from meterline.kernel.errors import ConflictError, ValidationError
 from meterline.kernel.ids import is_ulid
@@ -103,7 +105,8 @@ class ValueService:
             if live is not None:
                 return live
         loaded = await self.load(namespace, subject, ref, at or now)
-        return (await self._answers([loaded], at or now, await self._meters([loaded])))[0]
+        held = await self._held(namespace, subject, now) if at is None else {}
+        return (await self._answers([loaded], at or now, await self._meters([loaded]), held))[0]
 
     async def access(
         self, namespace: str, subject: str, at: datetime | None = None
@@ -140,7 +143,8 @@ class ValueService:
                 if live is not None:
                     answers[key] = live
         rest = [one for one in loaded if one.entitlement.feature_key not in answers]
-        calculated = await self._answers(rest, at or now, meters)
+        held = await self._held(namespace, subject, now) if at is None and rest else {}
+        calculated = await self._answers(rest, at or now, meters, held)
         keys = [one.entitlement.feature_key for one in rest]
         return answers | dict(zip(keys, calculated, strict=True))
 
@@ -213,8 +217,14 @@ class ValueService:
         values = await self._read_all([one.query for one in metered], plans)
         return await _aside(sum(map(len, values)) > _MANY, _burn_all, plans, values)
 
+    async def _held(self, namespace: str, subject: str, now: datetime) -> Mapping[str, Held]:
+        """What holds set aside now. It is read before usage: then what a confirmed hold becomes
+        is missing in none of them."""
+        async with self._means.database.read() as conn:
+            return await held_of(conn, namespace, subject, now)
+
     async def _answers(
-        self, loaded: Sequence[Loaded], at: datetime, meters: Meters
+        self, loaded: Sequence[Loaded], at: datetime, meters: Meters, held: Mapping[str, Held]
     ) -> list[Access]:
         counted = [
             one for one in loaded if one.entitlement.metered and at in one.entitlement.lifetime
@@ -223,7 +233,9 @@ class ValueService:
         runs = await self.runs(metered, at) if metered else []
         as_of = min(at, await self._means.usage.as_of()) if metered else at
         answers = {
-            one.entitlement.id: _metered_answer(one.entitlement, run, as_of)
+            one.entitlement.id: _metered_answer(
+                one.entitlement, run, as_of, held.get(one.entitlement.feature_key, (ZERO, ZERO))
+            )
             for one, run in zip(counted, runs, strict=True)
         }
         return [
@@ -325,10 +337,16 @@ def _burn_all(plans: Sequence[Plan], values: Sequence[Sequence[Decimal | None]])
     return [burn(one, of_it) for one, of_it in zip(plans, values, strict=True)]
 
 
-def _metered_answer(entitlement: Entitlement, run: Run, as_of: datetime) -> Access:
+def _metered_answer(entitlement: Entitlement, run: Run, as_of: datetime, held: Held) -> Access:
     rules = entitlement.metered
-    soft = rules is not None and rules.is_soft_limit
-    return _dated(metered_access(run.balance, entitlement.lifetime, is_soft_limit=soft), as_of)
+    answer = metered_access(
+        run.balance,
+        entitlement.lifetime,
+        is_soft_limit=rules is not None and rules.is_soft_limit,
+        held=held[0],
+        pending=held[1],
+    )
+    return _dated(answer, as_of)
 
 
 def _dated(answer: Access, as_of: datetime) -> Access:

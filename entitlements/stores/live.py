@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from entitlements.access import Access, Lifetime, boolean_access, metered_access, static_access
-from entitlements.balance.exact import total
+from entitlements.balance.exact import ROOM, ZERO, total
 from entitlements.balance.standing import Standing
 from entitlements.stores.entitlements import entitlements
 from meterline.db.hot import HotReads
@@ -66,13 +66,21 @@ sa.Index(
     postgresql_where=sa.text("valid"),
 )
 
-_LOOK_UP = (
-    "SELECT entitlement_id, series, usage, due, state FROM live_entitlements"
-    " WHERE namespace = ? AND subject = ? AND feature_key = ? AND valid"
+_ROW_AND_HELD = (
+    "SELECT l.entitlement_id, l.series, l.usage, l.due, l.state, a.held, a.pending, a.next_expiry"
+    " FROM live_entitlements AS l LEFT JOIN hold_accounts AS a"
+    " ON a.namespace = l.namespace AND a.subject = l.subject AND a.feature_key = l.feature_key"
 )
-_LOOK_UP_ALL = (
-    "SELECT entitlement_id, series, usage, due, state FROM live_entitlements"
-    " WHERE namespace = ? AND subject = ? AND valid"
+_OF_SUBJECT = " WHERE l.namespace = ? AND l.subject = ? AND l.valid"
+_LOOK_UP = _ROW_AND_HELD + _OF_SUBJECT + " AND l.feature_key = ?"
+_LOOK_UP_ALL = _ROW_AND_HELD + _OF_SUBJECT
+# The same, with the holds that have expired since and are still part of `held`, a row for each.
+_LOOK_UP_EXPIRED = (
+    _ROW_AND_HELD.replace(" FROM", ", h.amount FROM")
+    + " LEFT JOIN holds AS h ON h.namespace = l.namespace AND h.subject = l.subject"
+    " AND h.feature_key = l.feature_key AND h.state = 'open' AND h.expires_at <= ?"
+    + _OF_SUBJECT
+    + " AND l.feature_key = ?"
 )
 _COUNT_ACTIVE = (
     "SELECT count(*) FROM entitlements WHERE namespace = ? AND subject = ? AND ended_at IS NULL"
@@ -104,6 +112,10 @@ class LiveRow:
     usage: Decimal
     due: tuple[Due, ...]
     state: LiveState
+    held: Decimal = ZERO
+    """Set aside by open holds."""
+    pending: Decimal = ZERO
+    """Confirmed by holds, and not yet part of the usage."""
 
     def usage_at(self, now: datetime) -> Decimal:
         """The usage since the opening and before `now`."""
@@ -124,7 +136,13 @@ def answer(row: LiveRow, at: datetime) -> Access | None:
     if at not in standing:
         return None
     balance = standing.balance(row.usage_at(at), at)
-    return metered_access(balance, lifetime, is_soft_limit=state.is_soft_limit)
+    return metered_access(
+        balance,
+        lifetime,
+        is_soft_limit=state.is_soft_limit,
+        held=row.held,
+        pending=row.pending,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,12 +187,32 @@ class Stored(NamedTuple):
     usage: str
     due: str
     state: bytes
+    held: str | None = None
+    pending: str | None = None
+    next_expiry: int | None = None
+    """From when some of what is held may be held no more, in microseconds since 1970."""
 
 
 async def stored(hot: HotReads, namespace: str, subject: str, feature_key: str) -> Stored | None:
     """The row of a subject and feature, None when there is none that holds."""
     found = await hot.row(_LOOK_UP, (namespace, subject, feature_key))
     return None if found is None else Stored(*found)
+
+
+async def stored_at(
+    hot: HotReads, namespace: str, subject: str, feature_key: str, now: datetime
+) -> Stored | None:
+    """The same, without what has expired of holds at an instant."""
+    row = await stored(hot, namespace, subject, feature_key)
+    micros = to_micros(now)
+    if row is None or row.next_expiry is None or micros < row.next_expiry:
+        return row
+    found = await hot.rows(_LOOK_UP_EXPIRED, (micros, namespace, subject, feature_key))
+    if not found:
+        return None
+    row = Stored(*found[0][:-1])
+    expired = total(Decimal(one[-1]) for one in found if one[-1] is not None)
+    return row._replace(held=str(ROOM.subtract(Decimal(row.held or 0), expired)))
 
 
 async def all_stored(hot: HotReads, namespace: str, subject: str) -> list[Stored]:
@@ -185,7 +223,15 @@ async def all_stored(hot: HotReads, namespace: str, subject: str) -> list[Stored
 def decode(row: Stored) -> LiveRow:
     """What a row says."""
     state = _STATE.decode(row.state)
-    return LiveRow(row.entitlement_id, row.series, Decimal(row.usage), read_due(row.due), state)
+    return LiveRow(
+        row.entitlement_id,
+        row.series,
+        Decimal(row.usage),
+        read_due(row.due),
+        state,
+        Decimal(row.held or 0),
+        Decimal(row.pending or 0),
+    )
 
 
 async def count_active(hot: HotReads, namespace: str, subject: str) -> int:

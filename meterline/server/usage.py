@@ -17,6 +17,7 @@ from aggregator.spans import SpanQuery, plan_instants, plan_spans, read_spans
 from aggregator.stores import series as stored
 from aggregator.stores import state
 from aggregator.stores.engine import Engine, EngineError
+from entitlements.holds import store as hold_store
 from entitlements.stores import following
 from entitlements.stores.live import Due, Tracking
 from entitlements.usage import UsageQuery
@@ -145,6 +146,7 @@ class LiveFollower:
 
     async def settled(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:
         """See `Follower.settled`."""
+        await hold_store.settle(conn, events)
 
     async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:
         """See `Follower.rejected`."""
@@ -152,3 +154,4 @@ class LiveFollower:
     async def erase(self, conn: AsyncConnection, namespace: str, subject: str) -> None:
         """See `Follower.erase`."""
         await following.forget_subject(conn, namespace, subject)
+        await hold_store.erase(conn, namespace, subject)
