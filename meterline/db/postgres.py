@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import asyncpg
-from sqlalchemy import URL, event
+from sqlalchemy import URL, ExceptionContext, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -91,7 +91,15 @@ def _engine(
         if dbapi_connection.driver_connection.is_closed():
             raise DisconnectionError("the server has closed the connection")
 
+    def on_error(context: ExceptionContext) -> BaseException | None:
+        # A server that is silent, or gone without a word: the connection is of no use any more.
+        if isinstance(context.original_exception, OSError | TimeoutError):
+            context.is_disconnect = True
+            return UnavailableError(_CANNOT_REACH)
+        return None
+
     event.listen(engine.sync_engine, "checkout", on_checkout)
+    event.listen(engine.sync_engine, "handle_error", on_error)
     return engine
 
 
@@ -216,6 +224,8 @@ class PostgresHotReads:
                 connection = None
                 connection = await _connect(self._dsn, self._limits, _HOT_SETTINGS)
             return await use(connection)
+        except asyncpg.SyntaxOrAccessError:
+            raise
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
             if connection is not None:
                 connection.terminate()
