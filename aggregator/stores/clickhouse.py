@@ -161,11 +161,10 @@ class _Remote:
     def _connect(self, reads: bool, database: str | None) -> Client:
         options, parts = self._options, urlsplit(self._options.url)
         session = {**_SESSION, **options.layout.session}
-        if not reads:
-            # The server gives up before the client does, so that nothing runs behind our back.
-            session["max_execution_time"] = options.statement_timeout_seconds
-            if options.insert_quorum:
-                session["insert_quorum"] = options.insert_quorum
+        # The server gives up before the client does, so that nothing runs behind our back.
+        session["max_execution_time"] = str(self._timeouts[reads])
+        if options.insert_quorum and not reads:
+            session["insert_quorum"] = options.insert_quorum
         client = clickhouse_connect.get_client(
             interface=parts.scheme,
             host=parts.hostname,
@@ -252,6 +251,7 @@ class ClickHouseEngine:
         query_memory_bytes: int | None = None,
     ) -> None:
         self._reads: dict[str, str | int] = {}
+        self._limited = query_timeout_seconds is not None or query_memory_bytes is not None
         if query_timeout_seconds is not None:
             self._reads["max_execution_time"] = str(query_timeout_seconds)
         if query_memory_bytes is not None:
@@ -358,7 +358,7 @@ class ClickHouseEngine:
             lost = self._remote is not None and isinstance(error, OperationalError)
             # The driver's own error is left out of the chain: its text can be very long, and
             # carries the parameters.
-            wrong = translated(error, reads=reads, lost=lost)
+            wrong = translated(error, limited=reads and self._limited, lost=lost)
             raise wrong from wrong.__cause__
 
 

@@ -114,16 +114,19 @@ def _slices(values: Sequence[Any]) -> Iterator[list[Any]]:
         yield part
 
 
-def translated(error: Exception, *, reads: bool, lost: bool) -> MeterlineError | EngineError:
-    """What the driver's error means to a caller. `lost`: it is of the connection to a server."""
+def translated(error: Exception, *, limited: bool, lost: bool) -> MeterlineError | EngineError:
+    """What the driver's error means to a caller.
+
+    `limited`: of a statement that has the limits of a caller's query. `lost`: of the connection.
+    """
     code = int(getattr(error, "code", None) or 0)
     kind = UnreadableError if code in UnreadableError.CODES else EngineError
     short = kind(code, _PREFIX.sub("", str(error)))
-    if code == _TIMEOUT_EXCEEDED and reads:
+    if code == _TIMEOUT_EXCEEDED and limited:
         return ValidationError(
             "the query takes longer than query.timeout_seconds allows; ask for less at once"
         )
-    if code == _MEMORY_LIMIT_EXCEEDED and reads:
+    if code == _MEMORY_LIMIT_EXCEEDED and limited:
         unavailable = UnavailableError("the query needs more memory than query.memory_bytes allows")
     elif code in _TRY_AGAIN:
         unavailable = UnavailableError("the event store cannot do it now")
