@@ -29,7 +29,7 @@ import httpx
 
 from aggregator.stores.clickhouse import ClickHouseOptions
 from aggregator.stores.layout import Layout
-from tests.support.server import cli_environment
+from tests.support.server import cli_environment, eventually
 
 URL_VARIABLE = "METERLINE_TEST_CLICKHOUSE_URL"
 _ROOT = Path(__file__).resolve().parents[2]
@@ -127,6 +127,12 @@ class ClickHouseBridge:
     def freeze(self) -> None:
         """Stop it without ending it; connections stay open and nothing answers."""
         os.kill(self.pid, signal.SIGSTOP)
+        # The kernel stops one thread after another, and each may still answer until then.
+        eventually(lambda: set(self._states()) <= {"T", "t"}, "all threads stopped")
+
+    def _states(self) -> list[str]:
+        tasks = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return [one.read_text().rpartition(")")[2].split()[0] for one in tasks]
 
     def thaw(self) -> None:
         """Let it go on."""
