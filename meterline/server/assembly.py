@@ -23,6 +23,7 @@ from meterline.server.app import AppParts, HotRoute, create_app
 from meterline.server.balances import Balances, running_balances
 from meterline.server.gateway import events_route, gateway
 from meterline.server.health import Check, Readiness
+from meterline.server.kit import KitParts, running_kit
 from meterline.server.metering import Metering, running_metering, running_sink
 from meterline.server.notified import notifications
 from meterline.server.probes import (
@@ -163,15 +164,19 @@ async def _add_answers(
     notified = await enter(
         notifications(settings.notifications, database, balances.plain, balances.live, clock)
     )
+    parts = KitParts(settings, base.stores, metering, balances, ingest, base.authenticator, clock)
+    kit = await enter(running_kit(parts))
+    surface.hot_routes.extend(kit.hot_routes)
     surface.routers.extend(
         [
             *balances.services.routers(),
             *notified,
-            *metering.routers(base.stores, clock),
+            *kit.routers,
+            *metering.routers(base.stores, clock, kit.erase),
             *_access_routers(base, metering.meters, balances),
         ]
     )
-    surface.shortcuts.append(balances.shortcut(base.authenticator))
+    surface.shortcuts.extend([balances.shortcut(base.authenticator), *kit.shortcuts])
     return balances, metering
 
 

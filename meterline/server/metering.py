@@ -2,12 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from aggregator.freshness import Freshness
-from aggregator.upkeep import Erasure
 from fastapi import APIRouter
 from prometheus_client import CollectorRegistry
 
@@ -16,6 +14,7 @@ from aggregator.api import meters as meters_api
 from aggregator.api import query as query_api
 from aggregator.api import subjects as subjects_api
 from aggregator.events import EventService
+from aggregator.freshness import Freshness
 from aggregator.metrics import SinkMetrics
 from aggregator.query import QueryLimits
 from aggregator.registry import SeriesRegistry
@@ -23,6 +22,7 @@ from aggregator.service import MeterService
 from aggregator.sink import Sink
 from aggregator.stores.meters import SqlMeterStore
 from aggregator.subjects import SubjectService
+from aggregator.upkeep import Erasure
 from aggregator.worker import SinkOptions
 from meterline.kernel.access import DEFAULT_NAMESPACE
 from meterline.kernel.clock import Clock
@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 
 _TRIES = 5
 
+Purge = Callable[[str, str], Awaitable[None]]
+"""Erases a subject of a namespace."""
+
 
 @dataclass(frozen=True, slots=True)
 class Metering:
@@ -49,14 +52,22 @@ class Metering:
     erasure: Erasure
     usage: MeterUsage
 
-    def routers(self, stores: Stores, clock: Clock) -> list[APIRouter]:
-        """Endpoints of meters, their queries, stored events and subjects."""
+    def routers(self, stores: Stores, clock: Clock, purge: Purge) -> list[APIRouter]:
+        """Endpoints of meters, their queries, stored events and subjects.
+
+        `purge` is for what else is known of a subject, once its usage is erased.
+        """
+
+        async def purge_all(namespace: str, subject: str) -> None:
+            await self.erasure.purge(namespace, subject)
+            await purge(namespace, subject)
+
         events = EventService(self.meters, self.registry, stores.store.queries)
         return [
             events_api.router(events),
             meters_api.router(self.meters),
             query_api.router(self.meters),
-            subjects_api.router(SubjectService(stores.database, clock, self.erasure.purge)),
+            subjects_api.router(SubjectService(stores.database, clock, purge_all)),
         ]
 
 
