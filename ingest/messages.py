@@ -75,12 +75,17 @@ def http_attributes(headers: Headers, faults: list[Fault]) -> dict[str, str]:
 
 def kafka_attributes(headers: Headers, faults: list[Fault]) -> dict[str, str]:
     """The attributes in the headers of a binary Kafka record: UTF-8 as it is."""
+    content_types = [value for name, value in headers if name == b"content-type"]
+    # Some SDKs write the content type twice, the second time against the specification.
+    again = [value for name, value in headers if name == b"ce_datacontenttype"]
+    if len(again) == 1 and again == (content_types or again):
+        content_types = again
+        headers = [header for header in headers if header[0] != b"ce_datacontenttype"]
     pairs = [
         (name[3:].decode("latin-1"), _utf8(value))
         for name, value in headers
         if name.startswith(b"ce_")
     ]
-    content_types = [value for name, value in headers if name == b"content-type"]
     return _attributes(pairs, content_types, faults)
 
 

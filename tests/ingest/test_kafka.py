@@ -142,3 +142,24 @@ def test_a_binary_record_of_another_producer() -> None:
         CODEC.decode("default", headers[2:], None, b"{}")
     with pytest.raises(UnreadableRecordError):
         CODEC.decode("default", HEADERS, None, None)
+
+
+@pytest.mark.parametrize(
+    ("types", "accepted"),
+    [
+        ([("content-type", b"text/plain"), ("ce_datacontenttype", b"text/plain")], True),
+        ([("ce_datacontenttype", b"text/plain")], True),
+        ([("content-type", b"text/plain"), ("ce_datacontenttype", b"text/html")], False),
+        ([("ce_datacontenttype", b"text/plain")] * 2, False),
+    ],
+)
+def test_a_content_type_that_is_given_twice(types: list[tuple[str, bytes]], accepted: bool) -> None:
+    attributes = {"specversion": "1.0", "id": "1", "source": "/s", "type": "t", "subject": "c"}
+    headers = [*types, *((f"ce_{name}", text.encode()) for name, text in attributes.items())]
+    if not accepted:
+        with pytest.raises(UnreadableRecordError, match="datacontenttype"):
+            CODEC.decode("default", headers, None, b"x")
+        return
+    [found] = json.loads(CODEC.decode("default", headers, None, b"x").events)
+    assert found["datacontenttype"] == "text/plain"
+    assert found["_raw"] == '"x"'
