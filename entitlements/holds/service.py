@@ -55,6 +55,10 @@ class HoldFilter:
     feature_key: str | None = None
     face: Face | None = None
     state: State | None = None
+    states: Sequence[State] = ()
+    """One of these."""
+    success: bool | None = None
+    """Of transactions that were completed: how."""
     model: str | None = None
     since: int | None = None
     until: int | None = None
@@ -198,8 +202,11 @@ class HoldService:
         if wanted.face is not None and wanted.face is not Face.HOLD:
             # As the partial index says it.
             query = query.where(sa.text("face <> 'hold'"))
-        if wanted.state is not None:
-            query = query.where(_in_state(wanted.state, now))
+        states = [wanted.state] if wanted.state is not None else wanted.states
+        if states:
+            query = query.where(sa.or_(*(_in_state(one, now) for one in states)))
+        if wanted.success is not None:
+            query = query.where(_with_success(success=wanted.success))
         if wanted.since is not None:
             query = query.where(of.created_at >= wanted.since)
         if wanted.until is not None:
@@ -302,6 +309,13 @@ def accepted(hold: Hold) -> Hold:
 def _hold(outcome: Outcome) -> Hold:
     assert outcome is not None
     return outcome
+
+
+def _with_success(*, success: bool) -> sa.ColumnElement[bool]:
+    """Whether a closing says so; without one it was a success, unless all was given back."""
+    of, said = holds.c, '%"success":true%'
+    good = sa.and_(of.state == State.CONFIRMED.value, of.closing.like(said))
+    return good if success else sa.not_(good)
 
 
 def _in_state(state: State, now: int) -> sa.ColumnElement[bool]:

@@ -157,11 +157,13 @@ def _read(decoder: Any, body: bytes) -> Any:
         raise ValidationError(f"body: {reason}", errors=[FieldError("body", reason)]) from None
 
 
-class _Wire(BaseModel):
+class Wire(BaseModel):
+    """A body in camelCase; a misspelt field is refused."""
+
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="forbid")
 
 
-class OpenHoldBody(_Wire):
+class OpenHoldBody(Wire):
     """A hold to open."""
 
     amount: PositiveAmount
@@ -180,7 +182,7 @@ class OpenHoldBody(_Wire):
     metadata: Metadata | None = None
 
 
-class ConfirmHoldBody(_Wire):
+class ConfirmHoldBody(Wire):
     """A hold to confirm."""
 
     amount: Amount | None = Field(None, description="All of it if absent; the rest is given back.")

@@ -1,0 +1,1 @@
+"""Credits: the balance of the feature `credits`, its history, and what models cost of it."""

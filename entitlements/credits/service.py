@@ -1,0 +1,260 @@
+"""Credits of subjects: granted, counted, told."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from entitlements.balance import Grant, burn, plan
+from entitlements.balance.exact import ROOM
+from entitlements.builtin import CREDITS, BuiltIns
+from entitlements.credits import store
+from entitlements.credits.history import Movement, missing, movements
+from entitlements.holds import store as hold_store
+from entitlements.holds.book import Entry, covers, room_of
+from entitlements.holds.model import Place, Standing
+from entitlements.holds.service import check_place
+from entitlements.model import EntitlementType, IssuedGrant
+from entitlements.services.entitlements import EntitlementService
+from entitlements.services.means import Means, find_active
+from entitlements.services.values import ValueService
+from entitlements.specs import EntitlementSpec, GrantSpec, RecurrenceSpec, make_grant
+from entitlements.stores import entitlements as entitlement_store
+from entitlements.stores import grants as grant_store
+from entitlements.stores import live
+from meterline.db.steps import on
+from meterline.kernel.errors import (
+    ConflictError,
+    NotFoundError,
+    UnavailableError,
+    ValidationError,
+)
+from meterline.kernel.ids import new_ulid
+from meterline.kernel.instants import from_micros, to_micros
+from meterline.kernel.periods import parse_interval
+
+REASON = "reason"
+"""Name in a grant's metadata: why it was given."""
+
+_TRIES = 8
+_MILLISECOND = timedelta(milliseconds=1)
+_MICROSECOND = timedelta(microseconds=1)
+_MOST_ENSURED = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class CreditGrant:
+    """Credits to give."""
+
+    amount: Decimal
+    priority: int = 1
+    expires_at: datetime | None = None
+    reason: str | None = None
+    metadata: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreditBalance:
+    """What a subject has. `balance` is the sum of its history's entries."""
+
+    balance: Decimal
+    held: Decimal
+    available: Decimal
+    entries: int
+    as_of: datetime
+
+
+def credits_entitlement() -> EntitlementSpec:
+    """The entitlement that holds credits; plans make the same one."""
+    return EntitlementSpec(
+        EntitlementType.METERED,
+        CREDITS,
+        usage_period=RecurrenceSpec(parse_interval("MONTH")),
+        preserve_overage_at_reset=True,
+    )
+
+
+class CreditService:
+    """Gives credits, and keeps the history of what became of them."""
+
+    def __init__(
+        self,
+        means: Means,
+        values: ValueService,
+        entitlements: EntitlementService,
+        builtins: BuiltIns,
+    ) -> None:
+        """`values` calculates without live rows."""
+        self._means = means
+        self._values = values
+        self._entitlements = entitlements
+        self._builtins = builtins
+        self._ensured: set[tuple[str, str]] = set()
+
+    async def ensure(self, namespace: str, subject: str) -> Place:
+        """The subject's balance of credits, made when there is none."""
+        place = check_place(Place(namespace, subject, CREDITS))
+        if (namespace, subject) in self._ensured:
+            return place
+        await self._builtins.ensure(namespace)
+        async with self._means.database.read() as conn:
+            there = await entitlement_store.active(conn, *place) is not None
+        if not there:
+            try:
+                await self._entitlements.create(namespace, subject, credits_entitlement())
+            except ConflictError:
+                async with self._means.database.read() as conn:
+                    if await entitlement_store.active(conn, *place) is None:
+                        raise
+        if len(self._ensured) >= _MOST_ENSURED:
+            self._ensured.clear()
+        self._ensured.add((namespace, subject))
+        return place
+
+    async def grant(
+        self, namespace: str, subject: str, wanted: CreditGrant, grant_id: str | None = None
+    ) -> tuple[IssuedGrant, CreditBalance]:
+        """Give credits. With an id it is done once, however often it is asked for."""
+        place = await self.ensure(namespace, subject)
+        try:
+            issued = await self._issue(place, wanted, grant_id)
+        except NotFoundError:
+            # It was there a while ago, and has been deleted since.
+            self._ensured.discard((namespace, subject))
+            issued = await self._issue(await self.ensure(namespace, subject), wanted, grant_id)
+        return issued, await self.balance(namespace, subject)
+
+    async def _issue(self, place: Place, wanted: CreditGrant, grant_id: str | None) -> IssuedGrant:
+        means = self._means
+        async with means.database.transaction() as conn:
+            entitlement = await find_active(conn, *place)
+            if grant_id is not None:
+                known = await grant_store.find(conn, place.namespace, grant_id)
+                if known is not None:
+                    return known
+            count, last = await grant_store.last_created(conn, entitlement.id)
+            if count >= means.limits.max_grants:
+                most = means.limits.max_grants
+                raise ValidationError(f"an entitlement has at most {most} grants")
+            now, clock = means.now(), means.clock()
+            metadata = dict(wanted.metadata or {})
+            if wanted.reason is not None:
+                metadata[REASON] = wanted.reason
+            spec = GrantSpec(
+                wanted.amount,
+                priority=wanted.priority,
+                expires_at=wanted.expires_at,
+                # Credits are kept when a month ends.
+                max_rollover=wanted.amount,
+                metadata=metadata,
+            )
+            issued = make_grant(
+                spec,
+                entitlement,
+                grant_id=grant_id or new_ulid(now),
+                created_at=clock if last is None else max(clock, last + _MICROSECOND),
+                now=now,
+                limits=means.limits,
+            )
+            await grant_store.add(conn, issued)
+            await means.live.invalidate(conn, entitlement.id)
+        return issued
+
+    async def balance(self, namespace: str, subject: str) -> CreditBalance:
+        """The balance of now, with its history complete. `NotFoundError` when there is none."""
+        place = check_place(Place(namespace, subject, CREDITS))
+        for _ in range(_TRIES):
+            now = self._means.reading_time()
+            if await self._means.live.get(*place, now) is None:
+                await self._explain(place, now)
+            found = await self._entered(place, now)
+            if found is not None:
+                return found
+        raise UnavailableError("the balance changes too quickly to tell")
+
+    async def history(
+        self, namespace: str, subject: str, before: int | None, limit: int
+    ) -> tuple[CreditBalance, list[Entry]]:
+        """The balance, and up to `limit` entries of its history, the newest first."""
+        balance = await self.balance(namespace, subject)
+        place = Place(namespace, subject, CREDITS)
+        async with self._means.database.read() as conn:
+            rows = await store.listing(conn, place, before, limit)
+        return balance, [
+            Entry(place, row[0], Decimal(row[1]), Decimal(row[2]), *row[3:]) for row in rows
+        ]
+
+    async def _explain(self, place: Place, now: datetime) -> None:
+        """Why there is no live row: there is no entitlement, or nobody can tell now."""
+        loaded = await self._values.load(*place, now)
+        if now not in loaded.entitlement.lifetime:
+            raise NotFoundError("the subject has no credits")
+        raise UnavailableError("the balance is not known yet: its meter is being filled")
+
+    async def _entered(self, place: Place, now: datetime) -> CreditBalance | None:
+        """Complete the history up to now; None when something else was quicker."""
+        async with self._means.database.read() as conn:
+            kept = await live.kept(conn, *place)
+            since = await store.entered_until(conn, place)
+        if kept is None:
+            raise NotFoundError("the subject has no credits")
+        possible = await self._movements(place, since, now)
+        async with self._means.database.transaction() as conn:
+            account = (await on(conn, hold_store.lock([place]))).get(place)
+            row = (await on(conn, hold_store.rows_of([place]))).get(place)
+            if account is None:
+                await hold_store.create(conn, [place])
+                return None
+            # Under the lock, and with the same grants as before: nothing was missed.
+            if row is None or row.state.standing is None or not covers(row, now):
+                return None
+            if await live.kept(conn, *place) != kept:
+                return None
+            expired, _ = await on(conn, hold_store.due(place, to_micros(now)))
+            held = account.held
+            for hold in expired:
+                held = ROOM.subtract(held, hold.amount)
+            room = room_of(row, now)
+            metered = ROOM.subtract(room.limit, room.used)
+            target = ROOM.subtract(metered, account.pending)
+            known = await store.known_refs(conn, place, [one.ref for one in possible])
+            new = missing(known, possible, account.ledger, target, to_micros(now))
+            entered = list(_numbered(place, account.entries, account.ledger, new))
+            await store.enter(conn, entered)
+            last = entered[-1] if entered else None
+            await store.move(conn, place, last, to_micros(now))
+        standing = Standing(held, account.pending)
+        set_aside = ROOM.add(standing.held, standing.pending)
+        return CreditBalance(
+            target,
+            held,
+            ROOM.subtract(metered, set_aside),
+            account.entries + len(entered),
+            now,
+        )
+
+    async def _movements(self, place: Place, since: int, now: datetime) -> list[Movement]:
+        """What moved the balance since the last look, and all grants."""
+        loaded = await self._values.load(*place, now)
+        metered = await self._values.metered(loaded)
+        allowance = metered.allowance
+        begin = allowance.terms.measure_from
+        if since:
+            # What happened at the very instant of the last look may have come after it.
+            begin = min(max(begin, from_micros(since) - _MILLISECOND), now)
+        planned = plan(allowance, now, marks=[begin])
+        values = await self._means.usage.read(metered.query, planned.spans)
+        run = burn(planned, values, record_from=begin)
+        grants: Sequence[Grant] = allowance.grants
+        return movements(grants, run.segments, allowance.terms.measure_from, now)
+
+
+def _numbered(
+    place: Place, count: int, ledger: Decimal, new: Sequence[Movement]
+) -> Sequence[Entry]:
+    made: list[Entry] = []
+    for number, one in enumerate(new, count + 1):
+        ledger = ROOM.add(ledger, one.amount)
+        ref = one.ref or f"look:{number}"
+        made.append(Entry(place, number, one.amount, ledger, one.kind, one.at, ref, one.reason))
+    return made

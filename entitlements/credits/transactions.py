@@ -1,0 +1,210 @@
+"""Usage transactions: a hold for the tokens that a call may need, closed with what it needed.
+
+A transaction is a hold on the subject's credits whose policy is `charge`: what was used is
+charged, whether it was held or not. One that nobody finishes expires and gives its hold back.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any
+
+from entitlements.balance.exact import ROOM, ZERO
+from entitlements.credits.rates import CreditOptions, Tokens
+from entitlements.credits.rating import RateService
+from entitlements.credits.service import CreditService
+from entitlements.holds.model import Face, Hold, OnExcess, State
+from entitlements.holds.service import HoldFilter, HoldRequest, HoldService
+from meterline.kernel.errors import ConflictError, NotFoundError
+
+
+class Status(StrEnum):
+    """Where a transaction is."""
+
+    STARTED = "started"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    """Completed without success."""
+    REFUSED = "refused"
+    """There were not enough credits to start it."""
+    EXPIRED = "expired"
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """A transaction to start."""
+
+    subject: str
+    model: str
+    provisional: Tokens | None = None
+    feature: str | None = None
+    metadata: Mapping[str, str] | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """A transaction, as a hold tells it."""
+
+    hold: Hold
+
+    @property
+    def status(self) -> Status:
+        match self.hold.state:
+            case State.OPEN:
+                return Status.STARTED
+            case State.EXPIRED:
+                return Status.EXPIRED
+            case State.FAILED:
+                return Status.REFUSED
+            case State.RELEASED:
+                return Status.FAILED
+        return Status.COMPLETED if self.closing.get("success", True) else Status.FAILED
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What was said at its start: `feature`, `provisional`."""
+        return dict(json.loads(self.hold.opening.details))
+
+    @property
+    def closing(self) -> dict[str, Any]:
+        """What was said at its end: `success`, `finalized`."""
+        return dict(json.loads(self.hold.closing or "{}"))
+
+    @property
+    def credits_used(self) -> Decimal:
+        """What it costs: while it is open, what is held for it."""
+        if self.hold.state is State.OPEN:
+            return self.hold.amount
+        return self.hold.confirmed or ZERO
+
+    @property
+    def adjustment(self) -> Decimal:
+        """What came back of the hold; negative when more was charged."""
+        if self.hold.state in (State.OPEN, State.FAILED):
+            return ZERO
+        return ROOM.subtract(self.hold.amount, self.hold.confirmed or ZERO)
+
+
+class TransactionService:
+    """Starts and completes transactions."""
+
+    def __init__(
+        self,
+        holds: HoldService,
+        credit: CreditService,
+        rates: RateService,
+        options: CreditOptions,
+    ) -> None:
+        self._holds = holds
+        self._credit = credit
+        self._rates = rates
+        self._options = options
+        self.limits = holds.limits
+
+    async def start(self, namespace: str, wanted: Start) -> Transaction:
+        """Hold what the provisional tokens cost. It is `refused` when the credits do not suffice.
+
+        Without provisional tokens nothing is held, and it is refused when no credits are left.
+        """
+        place = await self._credit.ensure(namespace, wanted.subject)
+        amount = ZERO
+        if wanted.provisional is not None:
+            amount = await self._rates.credits(namespace, wanted.model, wanted.provisional)
+        details: dict[str, Any] = {}
+        if wanted.feature is not None:
+            details["feature"] = wanted.feature
+        if wanted.provisional is not None:
+            details["provisional"] = _tokens(wanted.provisional)
+        hold = await self._holds.request(
+            HoldRequest(
+                place,
+                amount,
+                wanted.id,
+                self._options.transaction_ttl_seconds,
+                OnExcess.CHARGE,
+                wanted.metadata,
+                face=Face.TRANSACTION,
+                model=wanted.model,
+                details=_text(details),
+            )
+        )
+        return Transaction(hold)
+
+    async def complete(
+        self, namespace: str, transaction_id: str, *, success: bool, finalized: Tokens | None
+    ) -> Transaction:
+        """Charge the final tokens, and give the rest of the hold back.
+
+        Without final tokens all that was held is charged after a success, and nothing else.
+        """
+        hold = (await self.get(namespace, transaction_id)).hold
+        said: dict[str, Any] = {"success": success}
+        if finalized is not None:
+            said["finalized"] = _tokens(finalized)
+        closing = _text(said)
+        place = hold.opening.place
+        if hold.state in (State.CONFIRMED, State.RELEASED):
+            return _again(hold, closing)
+        if finalized is None and not success:
+            hold = await self._holds.release(
+                namespace, transaction_id, place=place, closing=closing
+            )
+        else:
+            amount = None
+            if finalized is not None:
+                model = hold.opening.model or ""
+                amount = await self._rates.credits(namespace, model, finalized)
+            hold = await self._holds.confirm(
+                namespace, transaction_id, amount, place=place, closing=closing
+            )
+        return _again(hold, closing)
+
+    async def get(self, namespace: str, transaction_id: str) -> Transaction:
+        """A transaction, or `NotFoundError`."""
+        hold = await self._holds.get(namespace, transaction_id)
+        if hold.opening.face is not Face.TRANSACTION:
+            raise NotFoundError("there is no such transaction")
+        return Transaction(hold)
+
+    async def exists(self, namespace: str, transaction_id: str) -> bool:
+        """Whether there is such a transaction, or a reservation of that id."""
+        try:
+            return (await self._holds.get(namespace, transaction_id)).opening.face is not Face.HOLD
+        except NotFoundError:
+            return False
+
+    async def list(self, namespace: str, wanted: HoldFilter, limit: int) -> Sequence[Transaction]:
+        """Transactions, the newest first."""
+        return [Transaction(one) for one in await self._holds.list(namespace, wanted, limit)]
+
+    async def left(self, transaction: Transaction) -> Decimal:
+        """What was available just after its last change."""
+        hold = transaction.hold
+        if hold.available is not None:
+            return hold.available
+        place = hold.opening.place
+        return (await self._credit.balance(place.namespace, place.subject)).available
+
+
+def _again(hold: Hold, closing: str) -> Transaction:
+    """The transaction, when it was completed as is asked; else the conflict."""
+    if hold.closing != closing:
+        before, after = json.loads(hold.closing or "{}"), json.loads(closing)
+        field = "success" if before.get("success") != after.get("success") else "finalizedTokens"
+        raise ConflictError(
+            f"the transaction was completed with another {field}",
+            extensions={"field": field, "transactionId": hold.id},
+        )
+    return Transaction(hold)
+
+
+def _tokens(tokens: Tokens) -> dict[str, int]:
+    told = {"inputTokens": tokens.input, "outputTokens": tokens.output}
+    return {**told, "cachedTokens": tokens.cached} if tokens.cached else told
+
+
+def _text(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
