@@ -15,6 +15,8 @@ class UsageLimits:
     max_tags: int = 32
     """Tags of one call."""
     max_tag_length: int = 128
+    max_batch: int = 1_000
+    """Records in one request."""
     max_prices: int = 5_000
     """Prices of its own in one namespace."""
     default_page: int = 100

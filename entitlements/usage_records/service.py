@@ -1,5 +1,6 @@
 """Recording usage: priced, durable, once; and what was recorded."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from meterline.kernel.clock import Clock
 from meterline.kernel.errors import MeterlineError
 from meterline.kernel.ids import new_ulid
 from meterline.kernel.instants import from_micros, to_micros
-from meterline.pricing.book import Asked
+from meterline.pricing.book import Asked, PriceBook
 
 logger = logging.getLogger(__name__)
 
@@ -58,14 +59,25 @@ class UsageService:
         self.on_recorded: list[OnRecorded] = []
         self._means = means
 
-    async def report(self, namespace: str, spec: RecordSpec) -> UsageRecord:
-        """The same as `record`, for callers who must name the transaction of a customer's call."""
-        if spec.context is UsageContext.CUSTOMER:
-            if spec.transaction_id is None:
-                raise fault("transactionId", "is needed when the context is customer")
-            if not await self._means.transactions.exists(namespace, spec.transaction_id):
-                raise fault("transactionId", "there is no such transaction")
-        return await self.record(namespace, spec)
+    async def report(
+        self, namespace: str, specs: Sequence[RecordSpec], where: str = "{}"
+    ) -> Sequence[UsageRecord]:
+        """The same as `record_all`, for callers who must name the transactions of customers' calls.
+
+        `where` is the place of a spec's field in what the caller sent.
+        """
+        known: dict[str, bool] = {}
+        for index, spec in enumerate(specs):
+            if spec.context is not UsageContext.CUSTOMER:
+                continue
+            field, name = where.format("transactionId", index=index), spec.transaction_id
+            if name is None:
+                raise fault(field, "is needed when the context is customer")
+            if name not in known:
+                known[name] = await self._means.transactions.exists(namespace, name)
+            if not known[name]:
+                raise fault(field, "there is no such transaction")
+        return await self.record_all(namespace, specs)
 
     async def record(self, namespace: str, spec: RecordSpec) -> UsageRecord:
         """Make a call's usage durable, priced as it was at its time.
@@ -73,22 +85,48 @@ class UsageService:
         Sent again with its id it is the same record, and counts once. `ConflictError` when the
         id was used for other content.
         """
+        return (await self.record_all(namespace, [spec]))[0]
+
+    async def record_all(
+        self, namespace: str, specs: Sequence[RecordSpec]
+    ) -> Sequence[UsageRecord]:
+        """The same for many calls, which become durable together.
+
+        When one of them is refused, none of the new ones is written.
+        """
         means = self._means
-        time = means.clock() if spec.time is None else spec.time
-        asked = Asked(spec.model, time, spec.provider, spec.terms)
-        quote = await means.prices.quote(namespace, asked, spec.usage)
         await means.builtins.ensure(namespace)
-        record_id = spec.id or new_ulid(means.clock())
+        book = await means.prices.book(namespace)
+        made = [self._made(book, spec) for spec in specs]
+        # What cannot be refused any more has its name before the first is written.
+        named = await asyncio.gather(
+            *(
+                self._named(namespace, record, spec)
+                for record, spec in zip(made, specs, strict=True)
+            )
+        )
+        await means.writer.write(namespace, [_event(one.record) for one in named])
+        for one, spec in zip(named, specs, strict=True):
+            if one.is_new:
+                await self._tell(namespace, one.record, spec)
+        return [one.record for one in named]
+
+    def _made(self, book: PriceBook, spec: RecordSpec) -> UsageRecord:
+        now = self._means.clock()
+        time = now if spec.time is None else spec.time
+        quote = book.quote(Asked(spec.model, time, spec.provider, spec.terms), spec.usage)
         # What is kept has no finer time.
-        time = from_micros(to_micros(time))
-        record = UsageRecord(record_id, spec.subject, time, event_data(spec, quote))
-        named = Named(record, True)
-        if spec.id is not None:
-            named = await means.names.keep(namespace, record, spec)
-        await means.writer.write(namespace, [_event(named.record)])
-        if named.is_new:
-            await self._tell(namespace, named.record, spec)
-        return named.record
+        return UsageRecord(
+            spec.id or new_ulid(now),
+            spec.subject,
+            from_micros(to_micros(time)),
+            event_data(spec, quote),
+        )
+
+    async def _named(self, namespace: str, record: UsageRecord, spec: RecordSpec) -> Named:
+        if spec.id is None:
+            return Named(record, True)
+        return await self._means.names.keep(namespace, record, spec)
 
     async def list(self, namespace: str, wanted: RecordFilter, limit: int) -> Sequence[Listed]:
         """Up to `limit` records, newest first, from the one after `wanted.before`."""

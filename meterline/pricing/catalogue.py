@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from datetime import time as time_of_day
 from decimal import Decimal
+from functools import lru_cache
 from importlib.metadata import version
 
 from genai_prices import types as genai
@@ -69,6 +70,8 @@ _ALIASES = {
 }
 _STANDARD = {"service_tier": ("default", "standard", "auto"), "speed": ("standard",)}
 _GROQ_LEAST_SECONDS = Decimal(10)
+_REMEMBERED = 4_096
+"""Names that were looked up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +93,14 @@ class GenaiCatalogue:
 
     def __init__(self) -> None:
         self._by_id = {one.id: one for one in _providers}
+        self._model = lru_cache(_REMEMBERED)(self._look_up)
+        self._maker = lru_cache(_REMEMBERED)(self._find_maker)
 
     def provider_of(self, model: str) -> str | None:
         """Who makes the model; None when nobody does, or several."""
+        return self._maker(model)
+
+    def _find_maker(self, model: str) -> str | None:
         name = _bare(model)
         # What the name says wins: others host models that they do not make.
         found = [one for one in _MAKERS if _says(self._by_id[one], name)] or _MAKERS
@@ -138,7 +146,7 @@ class GenaiCatalogue:
         known = self.provider_id(head) if slash else None
         return known if known and self._model(known, _bare(model, known)) is not None else None
 
-    def _model(self, provider: str, model: str) -> tuple[genai.Provider, genai.ModelInfo] | None:
+    def _look_up(self, provider: str, model: str) -> tuple[genai.Provider, genai.ModelInfo] | None:
         """The model that a provider offers by that name, and whose price it has."""
         for one in (provider, *(self._by_id[provider].fallback_model_providers or ())):
             owner = self._by_id.get(one)

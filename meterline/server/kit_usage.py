@@ -23,6 +23,7 @@ from entitlements.usage_records.options import UsageLimits
 from entitlements.usage_records.ports import TotalsQuery, Transactions
 from entitlements.usage_records.prices import PriceService
 from entitlements.usage_records.service import UsageMeans, UsageService
+from entitlements.usage_records.stores import names as names_store
 from entitlements.usage_records.summary import SummaryService
 from meterline.db.engine import Database
 from meterline.kernel.clock import Clock
@@ -36,7 +37,13 @@ class UsageKit:
     usage: UsageService
     prices: PriceService
     summaries: SummaryService
+    database: Database
     clock: Clock
+
+    async def erase(self, namespace: str, subject: str) -> None:
+        """Forget what is kept of a subject beside its events."""
+        async with self.database.transaction() as conn:
+            await names_store.erase(conn, namespace, subject)
 
     def routers(self) -> list[APIRouter]:
         """Its endpoints."""
@@ -88,7 +95,7 @@ async def running_usage(parts: UsageParts) -> AsyncIterator[UsageKit]:
         )
     )
     try:
-        yield UsageKit(usage, prices, SummaryService(meters), parts.clock)
+        yield UsageKit(usage, prices, SummaryService(meters), parts.database, parts.clock)
     finally:
         await names.close()
 

@@ -42,6 +42,7 @@ def record_json(record: UsageRecord) -> Json:
         **{name: _number(said.get(name)) for name in _SAID},
         "audioDurationSeconds": _number(said.get("audioSeconds")),
         "costUsd": _number(data.get("costUsd")),
+        "usage": {name: _number(count) for name, count in said.items()},
         **{name: data[name] for name in _TEXTS if name in data},
         **{name: _number(data[name]) for name in _NUMBERS if name in data},
     }
@@ -220,10 +221,17 @@ class RecordView(_View):
     cached_tokens: float | None
     total_tokens: float
     audio_duration_seconds: float | None
+    usage: dict[str, float] = Field(description="Every count that was said, by unit.")
     cost_usd: float | None = Field(description="null without a price.")
     priced: str = Field(description="`override`, `catalogue` or `unpriced`.")
     unpriced_reason: str | None = None
     price: StampView | None = None
+
+
+class RecordBatch(_View):
+    """Records, in the order of the request."""
+
+    items: list[RecordView]
 
 
 class RecordPage(_View):

@@ -26,6 +26,7 @@ from entitlements.usage_records.model import (
 )
 from entitlements.usage_records.options import UsageLimits
 from entitlements.usage_records.shape import camel, with_json_names
+from meterline.kernel.errors import ValidationError
 from meterline.kernel.text import is_text
 from meterline.pricing.bodies import BodyError
 from meterline.pricing.book import Asked
@@ -150,6 +151,26 @@ class UsageBody(CountsBody):
         if self.context is UsageContext.CUSTOMER:
             raise fault("accountId", "accountId or externalId is needed for a customer's usage")
         return SYSTEM_SUBJECT
+
+
+class UsageBatchBody(Wire):
+    """Calls to record."""
+
+    items: list[UsageBody] = Field(min_length=1)
+
+    def specs(self, limits: UsageLimits, effect_id: str | None) -> list[RecordSpec]:
+        """The meanings."""
+        if len(self.items) > limits.max_batch:
+            raise fault("items", f"more than {limits.max_batch} records")
+        specs = []
+        for index, item in enumerate(self.items):
+            effect = None if effect_id is None else f"{effect_id}:{index}"
+            try:
+                specs.append(item.spec(limits, effect))
+            except ValidationError as error:
+                one = error.errors[0]
+                raise fault(f"items[{index}].{one.where}", one.reason) from None
+        return specs
 
 
 class TrackBody(TermsBody):

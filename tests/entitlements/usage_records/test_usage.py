@@ -278,3 +278,36 @@ async def test_a_listener_that_fails_does_not_refuse_what_is_durable(kit: Kit) -
     kit.usage.on_recorded.insert(0, fail)
     await kit.record()
     assert len(kit.store.events) == 1 and len(kit.told) == 1
+
+
+class TestBatch:
+    async def test_many_records_become_durable_together(self, any_kit: Kit) -> None:
+        one = {"context": "system", "modelId": "gpt-4o", "inputTokens": 5}
+        items = [{**one, "id": f"b-{n}"} for n in range(3)] + [one, {**one, "id": "b-0"}]
+        made = (await any_kit.call("POST", "/usage/batch", {"items": items}, 201))["items"]
+        assert [record["id"] for record in made[:3]] == ["b-0", "b-1", "b-2"]
+        assert made[4] == made[0]
+        assert any_kit.store.writes == 1 and len(any_kit.store.events) == 4
+        assert len(any_kit.told) == 4
+
+    async def test_one_that_is_wrong_refuses_all_and_says_which(self, kit: Kit) -> None:
+        good = {"context": "system", "modelId": "gpt-4o", "inputTokens": 5}
+        for bad, where in (
+            ({**good, "cachedTokens": 6}, "items[1].cachedTokens"),
+            ({**good, "context": "customer", "accountId": "a"}, "items[1].transactionId"),
+            ({**good, "inputTokens": -1}, "body.items[1].inputTokens"),
+        ):
+            assert (await kit.refused("/usage/batch", {"items": [good, bad]}))[0] == where
+        assert (await kit.refused("/usage/batch", {"items": [good] * 1_001}))[0] == "items"
+        assert (await kit.refused("/usage/batch", {"items": []}))[0] == "body.items"
+        assert kit.store.events == []
+
+    async def test_other_content_under_a_known_id_writes_nothing(self, any_kit: Kit) -> None:
+        one = {"context": "system", "modelId": "gpt-4o", "inputTokens": 5}
+        await any_kit.call("POST", "/usage", {**one, "id": "known"}, 201)
+        items = [{**one, "id": "new"}, {**one, "id": "known", "inputTokens": 6}]
+        await any_kit.call("POST", "/usage/batch", {"items": items}, 409)
+        assert len(any_kit.store.events) == 1
+        # What was named by the refused batch can be sent again, and counts.
+        await any_kit.call("POST", "/usage", {**one, "id": "new"}, 201)
+        assert len(any_kit.store.events) == 2

@@ -1,0 +1,76 @@
+"""What other prices would make of recorded calls. Pure: it reports, and changes nothing."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import Any
+
+from entitlements.balance.exact import ROOM
+from entitlements.usage_records.shape import UNIT_OF
+from meterline.kernel.instants import parse_instant
+from meterline.pricing.book import Asked, PriceBook
+from meterline.pricing.rates import UNPRICED
+from meterline.pricing.usage import usage_of
+
+_ZERO = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Repriced:
+    """Calls of one model that are priced in the same way, before and after.
+
+    `changed` of them cost something else. What has no price adds nothing to a cost.
+    """
+
+    calls: int = 0
+    changed: int = 0
+    before_usd: Decimal = _ZERO
+    after_usd: Decimal = _ZERO
+
+    @property
+    def difference(self) -> Decimal:
+        """How much more the new prices make of it."""
+        return ROOM.subtract(self.after_usd, self.before_usd)
+
+    def plus(self, before: Decimal | None, after: Decimal | None) -> "Repriced":
+        """The same with one call more."""
+        return replace(
+            self,
+            calls=self.calls + 1,
+            changed=self.changed + (before != after),
+            before_usd=ROOM.add(self.before_usd, before or _ZERO),
+            after_usd=ROOM.add(self.after_usd, after or _ZERO),
+        )
+
+
+Kind = tuple[str, str, str, str]
+"""Provider and model, the state of the price before, and after."""
+
+
+def reprice(records: Iterable[Mapping[str, Any]], book: PriceBook) -> Mapping[Kind, Repriced]:
+    """Recorded calls, as the API lists them, under the prices of `book` at their own times."""
+    found: dict[Kind, Repriced] = {}
+    for record in records:
+        model, provider = record.get("modelId") or "", record.get("provider")
+        usage = usage_of({UNIT_OF[name]: Decimal(count) for name, count in record["usage"].items()})
+        terms = record.get("terms") or {}
+        asked = Asked(model, parse_instant(record["time"]), provider, terms)
+        quote = book.quote(asked, usage)
+        before = record.get("costUsd")
+        kind = (provider or "", model, record.get("priced", UNPRICED), str(quote.state))
+        known = found.get(kind, Repriced())
+        found[kind] = known.plus(None if before is None else Decimal(before), quote.cost_usd)
+    return found
+
+
+def together(parts: Iterable[Repriced]) -> Repriced:
+    """All of them."""
+    whole = Repriced()
+    for one in parts:
+        whole = Repriced(
+            whole.calls + one.calls,
+            whole.changed + one.changed,
+            ROOM.add(whole.before_usd, one.before_usd),
+            ROOM.add(whole.after_usd, one.after_usd),
+        )
+    return whole
