@@ -6,7 +6,7 @@ import typer
 from rich.console import Console
 
 from meterline.kernel.errors import MeterlineError
-from meterline.server.cli import entitlements, keys, local, meters, query, scenario
+from meterline.server.cli import entitlements, keys, local, meters, prices, query, scenario
 from meterline.server.cli.demo import demo_command
 from meterline.server.cli.importer import import_command
 from meterline.version import __version__
@@ -55,6 +55,8 @@ app.add_typer(entitlements.app, name="entitlements")
 app.add_typer(scenario.app, name="scenario")
 app.command("migrate")(local.migrate_command)
 app.command("doctor")(local.doctor_command)
+app.add_typer(prices.app, name="prices")
+app.command("reprice")(prices.reprice_command)
 app.command("rebuild-usage")(local.rebuild_usage_command)
 app.command("demo")(demo_command)
 
