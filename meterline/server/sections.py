@@ -108,6 +108,9 @@ class AuthSettings(Section):
         description="How long a key is believed before it is looked up again; a revocation is"
         " seen this much later, and a quarter of a second.",
     )
+    wait_seconds: Seconds = Field(
+        5.0, description="How long the database may take to tell who calls; then 503."
+    )
     first_key: SecretStr | None = Field(
         None,
         description="An administrator's key that is made at the start if no key was ever made,"
