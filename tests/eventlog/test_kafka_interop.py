@@ -111,9 +111,9 @@ async def test_events_of_the_javascript_sdk_are_read(
     kafka_broker: KafkaBroker, node: str, mode: str
 ) -> None:
     options = kafka_options(kafka_broker, partitions=3)
-    event = {"type": "t", "source": "/js", "subject": "s", "time": TIME}
+    event: dict[str, Any] = {"type": "t", "source": "/js", "subject": "s", "time": TIME}
     json_type = {"datacontenttype": "application/json"}
-    sent = [
+    sent: list[dict[str, Any]] = [
         {**event, **json_type, "id": "1", "data": {"n": 1, "é": "\U0001f600"}, "tenantid": "x"},
         {**event, **json_type, "id": "2", "data": {"n": 2}},
         {**event, "id": "3", "data": "plain", "datacontenttype": "text/plain"},
