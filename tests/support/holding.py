@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal
+from typing import Any
 
+import httpx
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,6 +16,8 @@ from entitlements.access import Access, metered_access
 from entitlements.balance import burn, plan
 from entitlements.balance.exact import ROOM
 from entitlements.balance.standing import Standing, next_change
+from entitlements.builtin import BuiltIns
+from entitlements.credits.rates import CreditOptions, Tokens
 from entitlements.events import UsageEvent
 from entitlements.holds import store
 from entitlements.holds.limits import HoldLimits
@@ -27,18 +31,24 @@ from entitlements.services.means import Means
 from entitlements.services.values import ValueService
 from entitlements.specs import EntitlementSpec, FeatureSpec, GrantSpec, RecurrenceSpec
 from entitlements.stores import live
+from entitlements.stores.features import using_meter
 from entitlements.stores.live import LiveState
 from meterline.db.engine import Database
 from meterline.db.steps import on
 from meterline.db.tables import upsert
 from meterline.kernel.jsonpath import find, parse_path
+from meterline.kernel.meters import MeterSpec
 from meterline.kernel.periods import parse_interval
 from meterline.kernel.quantity import parse_value
 from meterline.kernel.usage import HOLD_SOURCE
+from meterline.server.entitled import EntitlementServices
+from meterline.server.kit_credits import CreditKit, CreditParts, running_credits
+from meterline.web.idempotency import IdempotencyLimits
 from meterline.web.json import encode
 from tests.entitlements.balance.usage import Event
+from tests.support.api import app_of, assert_problem, client_of
 from tests.support.clock import FixedClock
-from tests.support.entitlements import HandMeters, Used
+from tests.support.entitlements import HandMeters, OneNamespace, Used, exact
 from tests.support.usage import meter
 
 SERIES = 1
@@ -90,16 +100,18 @@ class HandSink:
             self.meters.used.append(
                 Used(namespace, one.slug, event.subject, Event(event.time, amount), dims)  # type: ignore[arg-type]
             )
-            await self._move(conn, namespace, event, amount)
+            await self._move(conn, namespace, one.slug, event, amount)
 
     async def _move(
-        self, conn: AsyncConnection, namespace: str, event: UsageEvent, amount: Decimal
+        self, conn: AsyncConnection, namespace: str, slug: str, event: UsageEvent, amount: Decimal
     ) -> None:
-        """As the sink moves live rows on; what is late throws them away."""
+        """As the sink moves a meter's live rows on; what is late throws them away."""
         table = live.live_entitlements
+        keys = [one.key for one in await using_meter(conn, namespace, slug)]
         query = sa.select(table).where(
-            table.c.namespace == namespace, table.c.subject == event.subject, table.c.valid
-        )
+            table.c.namespace == namespace, table.c.subject == event.subject, table.c.valid,
+            table.c.feature_key.in_(keys),
+        )  # fmt: skip
         for row in (await conn.execute(query.with_for_update())).all():
             standing = live.decode(
                 live.Stored(row.entitlement_id, row.series, row.usage, row.due, row.state)
@@ -244,3 +256,90 @@ async def holding(
         )  # fmt: skip
     finally:
         await holds.close()
+
+
+class HandMeterMaker:
+    """Makes built-in meters for `HandMeters`."""
+
+    def __init__(self, meters: HandMeters) -> None:
+        self._meters = meters
+
+    async def ensure(self, namespace: str, specs: Sequence[MeterSpec]) -> None:
+        for one in specs:
+            made = meter(one.slug, one.aggregation, one.value_property, type=one.event_type)
+            self._meters.add(
+                replace(
+                    made, namespace=namespace, group_by=one.group_by, id=f"{namespace}-{one.slug}"
+                )
+            )
+
+
+class HandPrices:
+    """A dollar for a million tokens of the model `priced`, and no other price."""
+
+    async def cost_usd(
+        self, namespace: str, model: str, tokens: Tokens, at: datetime
+    ) -> Decimal | None:
+        if model != "priced":
+            return None
+        return Decimal(tokens.input + tokens.output) / 1_000_000
+
+
+@asynccontextmanager
+async def crediting(on: Holding) -> AsyncIterator[CreditKit]:
+    """The services of credits over those of holds; no worker runs."""
+    parts = CreditParts(
+        means=on.means,
+        plain=on.plain,
+        entitlements=on.entitlements,
+        is_tracked=lambda series: series == SERIES,
+        writer=on.sink,
+        builtins=BuiltIns(HandMeterMaker(on.meters), on.features),
+        prices=HandPrices(),
+        holds=HoldLimits(),
+        credits=CreditOptions(markup=Decimal(2), credits_per_usd=Decimal(1000)),
+        idempotency=IdempotencyLimits(wait_seconds=0.1),
+    )
+    async with running_credits(parts, work=False) as kit:
+        yield kit
+
+
+@dataclass
+class HeldHttp:
+    """The HTTP API of holds and credits."""
+
+    http: httpx.AsyncClient
+    on: Holding
+    kit: CreditKit
+
+    async def settle(self) -> None:
+        await self.kit.holds.sender.flush()
+        await self.on.sink.catch_up()
+        self.on.clock.advance(0.001)
+
+    async def call(
+        self, method: str, path: str, body: Any = None, status: int = 200, **options: Any
+    ) -> Any:
+        """The answer, numbers as decimals; its status must be the expected one."""
+        if body is not None:
+            options["json" if not isinstance(body, str) else "content"] = body
+            headers = options.setdefault("headers", {})
+            headers.setdefault("content-type", "application/json")
+        response = await self.http.request(method, f"/api/v1{path}", **options)
+        assert response.status_code == status, response.text
+        if status >= 400:
+            return assert_problem(response, status)
+        return exact(response.text) if response.content else None
+
+
+@asynccontextmanager
+async def holding_http(database: Database) -> AsyncIterator[HeldHttp]:
+    """The API as a server has it: fast ways in front, and idempotency in front of all."""
+    async with holding(database) as on, crediting(on) as kit:
+        everybody: Any = OneNamespace()
+        services = EntitlementServices.over(on.means)
+        app = app_of(everybody, *kit.routers, *services.routers())
+        app = kit.shortcut(everybody)(app)
+        app = kit.idempotency(everybody)(app)
+        async with client_of(app) as client:
+            yield HeldHttp(client, on, kit)
