@@ -62,10 +62,10 @@ class HandTotals:
                 continue
             if query.subject not in (None, one.subject):
                 continue
-            if query.begin is not None and one.event.at < query.begin:
+            if query.begin is not None and one.event.time < query.begin:
                 continue
             key = tuple(one.dims.get(group, "") for group in query.groups)
-            found[key] = ROOM.add(found.get(key, Decimal(0)), one.event.value)
+            found[key] = ROOM.add(found.get(key, Decimal(0)), one.event.amount)
         return [(dict(zip(query.groups, key, strict=True)), n) for key, n in found.items()]
 
     async def wait(self, timeout_seconds: float) -> None:
