@@ -169,9 +169,9 @@ async def _add_answers(
     surface.hot_routes.extend(kit.hot_routes)
     surface.routers.extend(
         [
+            *kit.routers,
             *balances.services.routers(),
             *notified,
-            *kit.routers,
             *metering.routers(base.stores, clock, kit.erase),
             *_access_routers(base, metering.meters, balances),
         ]

@@ -1,5 +1,6 @@
 """Settings of the kit for AI products: usage records, plans, credits, payments."""
 
+from decimal import Decimal
 from typing import Annotated
 
 from pydantic import Field, SecretStr
@@ -61,6 +62,18 @@ class CreditSettings(Section):
         10.0,
         description="How long after its confirmation the event of a hold is written again, when"
         " it is not known to be in the event log.",
+    )
+    markup: Annotated[Decimal, Field(ge=0)] = Field(
+        Decimal(1), description="Credits of a model without a rate are its price, times this,"
+    )
+    credits_per_usd: Annotated[Decimal, Field(gt=0)] = Field(
+        Decimal(1), description="and times this."
+    )
+    transaction_ttl_seconds: Annotated[Decimal, Field(gt=0)] = Field(
+        Decimal(900), description="When an unfinished transaction gives its hold back."
+    )
+    reservation_ttl_seconds: Annotated[Decimal, Field(gt=0)] = Field(
+        Decimal(900), description="Life of a reservation whose request says none."
     )
 
 

@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from aggregator.query import QueryLimits
 from aggregator.stores.clickhouse import ClickHouseOptions
 from aggregator.worker import SinkOptions
+from entitlements.credits.rates import CreditOptions
 from entitlements.holds.limits import HoldLimits
 from entitlements.plans.options import PlanOptions, StripeOptions
 from entitlements.usage_records.options import UsageLimits
@@ -53,15 +55,16 @@ def test_defaults_are_those_of_the_services() -> None:
 @pytest.mark.parametrize(
     ("section", "options"),
     [
-        ("usage", UsageLimits()),
-        ("credits", HoldLimits()),
-        ("plans", PlanOptions()),
-        ("stripe", StripeOptions()),
-        ("idempotency", IdempotencyLimits()),
+        ("usage", [UsageLimits()]),
+        ("credits", [HoldLimits(), CreditOptions()]),
+        ("plans", [PlanOptions()]),
+        ("stripe", [StripeOptions()]),
+        ("idempotency", [IdempotencyLimits()]),
     ],
 )
-def test_defaults_are_those_of_the_kit(section: str, options: Any) -> None:
-    assert getattr(load_settings(), section).model_dump() == asdict(options)
+def test_defaults_are_those_of_the_kit(section: str, options: Sequence[Any]) -> None:
+    expected = {name: value for one in options for name, value in asdict(one).items()}
+    assert getattr(load_settings(), section).model_dump() == expected
 
 
 def test_flag_beats_environment_beats_file_beats_default(
