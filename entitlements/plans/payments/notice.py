@@ -13,6 +13,7 @@ from typing import Any
 
 from meterline.kernel.errors import ValidationError
 from meterline.kernel.instants import LATEST, from_micros
+from meterline.kernel.meters import is_storable
 from meterline.kernel.quantity import parse_value
 
 _SUBJECT = ("end_user_id",)
@@ -98,7 +99,8 @@ def _of_invoice(notice: Notice, invoice: Mapping[str, Any]) -> Notice:
         or _reference(invoice.get("subscription"))
         or next(filter(None, map(_subscription_of, lines)), None)
     )
-    ranked = sorted(lines, key=_rank, reverse=True)
+    charged = [one for one in lines if _whole(one.get("amount")) >= 0]
+    ranked = sorted(charged or lines, key=_rank, reverse=True)
     prices = tuple(dict.fromkeys(filter(None, map(_price, ranked))))
     starts = [_whole(_object(one.get("period")).get("start")) for one in ranked[:1]]
     return replace(
@@ -131,10 +133,9 @@ def _lines(invoice: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         yield _object(line)
 
 
-def _rank(line: Mapping[str, Any]) -> tuple[bool, int, int]:
-    """Of several lines, the one that charges for the latest time tells the plan, not a refund."""
-    amount = _whole(line.get("amount"))
-    return amount >= 0, _whole(_object(line.get("period")).get("end")), amount
+def _rank(line: Mapping[str, Any]) -> tuple[int, int]:
+    """Of several lines, the one that charges for the latest time tells the plan."""
+    return _whole(_object(line.get("period")).get("end")), _whole(line.get("amount"))
 
 
 def _price(line: Mapping[str, Any]) -> str | None:
@@ -155,7 +156,7 @@ def _first(metadata: list[Mapping[str, Any]], names: tuple[str, ...]) -> str | N
     for one in metadata:
         for name in names:
             found = one.get(name)
-            if isinstance(found, str) and found:
+            if isinstance(found, str) and found and is_storable(found):
                 return found
     return None
 
@@ -168,7 +169,9 @@ def _reference(value: Any) -> str | None:
 
 
 def _text(value: Any) -> str | None:
-    return value if isinstance(value, str) and 1 <= len(value) <= _MAX_ID else None
+    if isinstance(value, str) and 1 <= len(value) <= _MAX_ID and is_storable(value):
+        return value
+    return None
 
 
 def _whole(value: Any) -> int:

@@ -19,10 +19,10 @@ from entitlements.plans.payments.judge import (
     subscription_id,
 )
 from entitlements.plans.payments.notice import Kind, Notice, read_notice
-from entitlements.plans.payments.signature import check_signature
 from entitlements.plans.stores import payments as store
 from entitlements.plans.stores import plans as plan_store
 from entitlements.plans.stores.payments import Received
+from entitlements.plans.stripe import check_signature
 from entitlements.services.means import Means
 from meterline.kernel.errors import MeterlineError, NotFoundError, ValidationError
 

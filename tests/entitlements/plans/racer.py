@@ -40,7 +40,8 @@ async def race(url: str, clients: int, *, unlocked: bool) -> None:
         async def add_chunks(_conn: Any, _chunks: Any) -> None:
             """What was admitted twice would be told apart by its keys."""
 
-        store.load, store.add_chunks = load, add_chunks
+        store.load = load
+        store.add_chunks = add_chunks  # type: ignore[assignment]
     limiter = RateLimiter(database, system_clock, PlanOptions())
     try:
         print("ready", flush=True)

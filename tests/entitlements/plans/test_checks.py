@@ -215,7 +215,7 @@ _STEPS = st.lists(
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(limits=st.fixed_dictionaries(_FIELDS), steps=_STEPS)
 def test_all_limits_hold_at_once(
-    tmp_path_factory: pytest.TempPathFactory, limits: dict[str, int | None], steps: Any
+    tmp_path_factory: pytest.TempPathFactory, limits: dict[str, Any], steps: Any
 ) -> None:
     """Against a model that keeps book of everything by the plainest means."""
 

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 from entitlements.builtin import CREDITS_TYPE
 from entitlements.events import UsageEvent
@@ -19,8 +20,8 @@ async def spend(bench: Planning, amount: int) -> None:
     bench.clock.advance(0.001)
 
 
-def allocation(amount: int, interval: str = "MONTH", rollover: int = 0) -> dict[str, object]:
-    found: dict[str, object] = {"interval": interval, "amount": amount}
+def allocation(amount: int, interval: str = "MONTH", rollover: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = {"interval": interval, "amount": amount}
     return {"creditAllocation": {**found, "maxRollover": rollover} if rollover else found}
 
 

@@ -1,0 +1,301 @@
+"""Stripe's events: signed, taken once, in whatever order they come."""
+
+import asyncio
+import itertools
+import json
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+import stripe
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from entitlements.plans.options import StripeOptions
+from meterline.db.engine import Database
+from meterline.kernel.clock import system_clock
+from tests.support.api import assert_problem
+from tests.support.database import opened, sqlite_url
+from tests.support.planning import SECRET, Planning, planning
+
+_numbers = itertools.count(1)
+GRACE = 3_600
+
+
+@pytest_asyncio.fixture
+async def bench(any_url: str, any_database: Database) -> AsyncIterator[Planning]:
+    async with planning(any_database, any_url, stripe=_OPTIONS) as found:
+        yield await prepared(found)
+
+
+_OPTIONS = StripeOptions(webhook_secrets=(SECRET, "whsec_next"), grace_seconds=GRACE)
+
+
+async def prepared(bench: Planning) -> Planning:
+    await bench.plan("free")
+    await bench.plan("pro", stripePriceIds=["price_pro"], creditsPerPayment=5)
+    await bench.plan("max", stripePriceIds=["price_max"])
+    return bench
+
+
+def invoice(
+    bench: Planning,
+    kind: str,
+    *,
+    after: int = 0,
+    price: str = "price_pro",
+    subscription: str = "sub_1",
+    subject: str | None = "ann",
+    old: bool = False,
+    paid: int = 2_000,
+    period: int = 0,
+    number: str | None = None,
+    **metadata: str,
+) -> dict[str, Any]:
+    """An event of an invoice; `after` are seconds after the bench's clock."""
+    said = {**metadata} if subject is None else {"end_user_id": subject, **metadata}
+    line: dict[str, Any] = {"amount": 2_000, "period": {"start": period, "end": period + 100}}
+    one: dict[str, Any] = {"id": number or f"in_{next(_numbers)}", "amount_paid": paid}
+    if old:
+        line["price"] = {"id": price}
+        one |= {"subscription": subscription, "subscription_details": {"metadata": said}}
+    else:
+        line["pricing"] = {"price_details": {"price": price}}
+        details = {"subscription": subscription, "metadata": said}
+        one["parent"] = {"subscription_details": details}
+    refund = {"amount": -500, "pricing": {"price_details": {"price": "price_max"}},
+              "period": {"start": period, "end": period + 999}}  # fmt: skip
+    one["lines"] = {"data": [refund, line]}
+    return event(bench, kind, one, after)
+
+
+def ended(bench: Planning, *, after: int = 0, subscription: str = "sub_1") -> dict[str, Any]:
+    one = {"id": subscription, "metadata": {"end_user_id": "ann"}}
+    return event(bench, "customer.subscription.deleted", one, after)
+
+
+def event(bench: Planning, kind: str, one: dict[str, Any], after: int) -> dict[str, Any]:
+    created = int(bench.clock().timestamp()) + after
+    return {
+        "id": f"evt_{next(_numbers)}",
+        "type": kind,
+        "created": created,
+        "data": {"object": one},
+    }
+
+
+async def post(
+    bench: Planning, body: Any, secret: str = SECRET, header: str | None = None
+) -> httpx.Response:
+    text = body if isinstance(body, str) else json.dumps(body)
+    if header is None:
+        header = stripe.WebhookSignature.generate_signature_header(text, secret)
+    response: httpx.Response = await bench.send(
+        "POST", "/stripe/webhook", text, headers={"stripe-signature": header}
+    )
+    return response
+
+
+async def send(bench: Planning, body: Any) -> Any:
+    response = await post(bench, body)
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
+async def plan_of(bench: Planning, subject: str = "ann") -> str | None:
+    response = await bench.send("GET", f"/subjects/{subject}/plan")
+    return response.json()["plan"]["key"] if response.status_code == 200 else None
+
+
+@pytest.mark.parametrize("kind", ["invoice.paid", "invoice.payment_succeeded"])
+@pytest.mark.parametrize("old", [False, True])
+async def test_a_payment_gives_the_plan_of_its_price(bench: Planning, kind: str, old: bool) -> None:
+    answer = await send(bench, invoice(bench, kind, old=old))
+    assert (answer["outcome"], answer["plan"]) == ("applied", "pro")
+    assert await plan_of(bench) == "pro"
+    assert await bench.credits() == 5
+    history = await bench.call("GET", "/subjects/ann/plan/history")
+    assert history[0]["source"] == "stripe" and history[0]["data"]["event"].startswith("evt_")
+
+
+async def test_the_same_event_and_the_same_payment_count_once(bench: Planning) -> None:
+    first = invoice(bench, "invoice.paid", number="in_a")
+    answers = await asyncio.gather(*(send(bench, first) for _ in range(8)))
+    assert sorted(one["outcome"] for one in answers) == ["applied"] + ["duplicate"] * 7
+    await send(bench, invoice(bench, "invoice.payment_succeeded", number="in_a"))
+    assert await bench.credits() == 5
+    await send(bench, invoice(bench, "invoice.paid", number="in_b", after=60))
+    assert await bench.credits() == 10
+    await send(bench, invoice(bench, "invoice.paid", number="in_c", after=60, paid=0))
+    assert await bench.credits() == 10
+    await send(bench, invoice(bench, "invoice.paid", number="in_d", after=60, credits="2.5"))
+    bench.clock.advance(1)
+    assert str(await bench.credits()) == "12.5"
+
+
+async def test_a_failed_payment_falls_back_after_the_grace(bench: Planning) -> None:
+    await send(bench, invoice(bench, "invoice.paid"))
+    answer = await send(bench, invoice(bench, "invoice.payment_failed", after=10, period=50))
+    assert answer["outcome"] == "scheduled"
+    # A second try that fails does not prolong it.
+    await send(bench, invoice(bench, "invoice.payment_failed", after=GRACE, period=50))
+    bench.clock.advance(GRACE)
+    await bench.kit.worker.run_once()
+    assert await plan_of(bench) == "pro"
+    bench.clock.advance(10)
+    await bench.kit.worker.run_once()
+    assert await plan_of(bench) == "free"
+    # It has fallen back; another failure changes nothing, a payment does.
+    later = invoice(bench, "invoice.payment_failed", after=10, period=50)
+    assert (await send(bench, later))["outcome"] == "stale"
+    await send(bench, invoice(bench, "invoice.paid", after=20, period=50))
+    assert await plan_of(bench) == "pro"
+
+
+async def test_a_payment_within_the_grace_ends_it(bench: Planning) -> None:
+    await send(bench, invoice(bench, "invoice.paid"))
+    await send(bench, invoice(bench, "invoice.payment_failed", after=10, period=500))
+    old = await send(bench, invoice(bench, "invoice.paid", after=20, period=400))
+    assert old["outcome"] == "applied", "its credits"
+    await send(bench, invoice(bench, "invoice.paid", after=30, period=500))
+    bench.clock.advance(2 * GRACE)
+    await bench.kit.worker.run_once()
+    assert await plan_of(bench) == "pro"
+
+
+async def test_the_payment_of_an_older_invoice_does_not_end_the_grace(bench: Planning) -> None:
+    await send(bench, invoice(bench, "invoice.paid"))
+    await send(bench, invoice(bench, "invoice.payment_failed", after=10, period=500))
+    await send(bench, invoice(bench, "invoice.paid", after=20, period=400))
+    bench.clock.advance(2 * GRACE)
+    await bench.kit.worker.run_once()
+    assert await plan_of(bench) == "free"
+
+
+async def test_the_end_of_a_subscription_is_the_free_plan(bench: Planning) -> None:
+    await send(bench, invoice(bench, "invoice.paid"))
+    assert (await send(bench, ended(bench, after=10)))["plan"] == "free"
+    assert await plan_of(bench) == "free"
+
+
+async def test_what_is_still_paid_for_is_kept(bench: Planning) -> None:
+    await send(bench, invoice(bench, "invoice.paid"))
+    await send(bench, invoice(bench, "invoice.paid", price="price_max", subscription="sub_2"))
+    assert await plan_of(bench) == "max"
+    await send(bench, ended(bench, after=10))
+    assert await plan_of(bench) == "max"
+    await send(bench, ended(bench, after=10, subscription="sub_2"))
+    assert await plan_of(bench) == "free"
+
+
+async def test_older_events_never_undo_newer_ones(bench: Planning) -> None:
+    await send(bench, invoice(bench, "invoice.paid", after=100))
+    for late in (ended(bench, after=99), invoice(bench, "invoice.payment_failed", after=50)):
+        assert (await send(bench, late))["outcome"] == "stale"
+    assert await plan_of(bench) == "pro"
+    await send(bench, ended(bench, after=200))
+    await send(bench, invoice(bench, "invoice.paid", after=150, price="price_max"))
+    assert await plan_of(bench) == "free"
+
+
+async def test_metadata_may_name_the_plan_and_the_one_after_it(bench: Planning) -> None:
+    await bench.plan("basic")
+    named: dict[str, Any] = {"parmot_plan_name": "max", "parmot_fallback_plan_name": "basic"}
+    await send(bench, invoice(bench, "invoice.paid", price="price_unknown", **named))
+    assert await plan_of(bench) == "max"
+    await send(bench, ended(bench, after=5))
+    assert await plan_of(bench) == "basic"
+
+
+async def test_what_is_of_no_use_is_kept_with_its_reason(bench: Planning) -> None:
+    sent = {
+        "no plan has the price price_x": invoice(bench, "invoice.paid", price="price_x"),
+        "there is no plan gone": invoice(bench, "invoice.paid", price="price_x", plan="gone"),
+        "no end_user_id in the subscription's metadata": invoice(
+            bench, "invoice.paid", subject=None
+        ),
+        "events of the type charge.refunded are not used": event(bench, "charge.refunded", {}, 0),
+    }
+    for reason, body in sent.items():
+        answer = await send(bench, body)
+        assert (answer["outcome"], answer["reason"]) == ("ignored", reason)
+    found = await bench.call("GET", "/stripe/events?outcome=ignored")
+    assert {one["reason"] for one in found} == set(sent)
+    assert (await send(bench, next(iter(sent.values()))))["outcome"] == "duplicate"
+    assert await plan_of(bench) is None
+
+
+async def test_strange_events_do_no_harm(bench: Planning) -> None:
+    strange: list[Any] = [
+        {"id": "evt_s1", "type": "invoice.paid", "created": 1, "data": {"object": None}},
+        {"id": "evt_s2", "type": "invoice.paid", "created": 1, "data": {"object": {"lines": 5}}},
+        {"id": "evt_s3", "type": "invoice.paid", "created": 1, "data": {"object": {
+            "parent": {"subscription_details": {"metadata": {"end_user_id": "x\u0000"}}}}}},
+        {"id": "evt_s4", "type": "invoice.paid", "created": 1, "data": {"object": {
+            "lines": {"data": [None, {"price": 7, "metadata": {"end_user_id": "ann"}}]}}}},
+    ]  # fmt: skip
+    for body in strange:
+        assert (await send(bench, body))["outcome"] == "ignored"
+    for text in ("[]", "{}", '{"id": "evt_t", "type": "x", "created": "now"}', "nonsense"):
+        assert_problem(await post(bench, text), 400)
+
+
+async def test_a_signature_that_is_not_good_is_refused(bench: Planning) -> None:
+    body = json.dumps(invoice(bench, "invoice.paid"))
+    old = int((system_clock() - timedelta(minutes=10)).timestamp())
+    signed = stripe.WebhookSignature.generate_signature_header(body, SECRET)
+    late = stripe.WebhookSignature.generate_signature_header(body, SECRET, timestamp=old)
+    for header in ("", "t=1,v1=00", "nonsense", late):
+        assert_problem(await post(bench, body, header=header), 400)
+    assert_problem(await post(bench, body.replace("pro", "max"), header=signed), 400)
+    assert_problem(await post(bench, body, secret="whsec_other"), 400)
+    assert (await post(bench, body, secret="whsec_next")).status_code == 200
+
+
+async def test_without_a_secret_the_webhook_is_off(tmp_path: Path) -> None:
+    url = sqlite_url(tmp_path)
+    async with opened(url) as database, planning(database, url, stripe=StripeOptions()) as bench:
+        assert_problem(await post(bench, invoice(bench, "invoice.paid")), 404)
+
+
+async def test_old_ids_are_forgotten_after_a_long_time(bench: Planning) -> None:
+    body = invoice(bench, "invoice.paid")
+    await send(bench, body)
+    bench.clock.advance(399 * 86_400)
+    assert await bench.kit.payments.forget() == 0
+    bench.clock.advance(2 * 86_400)
+    assert await bench.kit.payments.forget() == 1
+
+
+_KINDS = ("invoice.paid", "invoice.payment_failed", "customer.subscription.deleted")
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(kinds=st.lists(st.sampled_from(_KINDS), min_size=1, max_size=5), order=st.randoms())
+def test_any_order_ends_as_the_right_one(
+    tmp_path_factory: pytest.TempPathFactory, kinds: list[str], order: Any
+) -> None:
+    """With a grace of 0 and no two events of one second, the newest event decides."""
+
+    async def run() -> None:
+        url = sqlite_url(tmp_path_factory.mktemp("stripe"))
+        options = StripeOptions(webhook_secrets=(SECRET,), grace_seconds=0)
+        async with opened(url) as database, planning(database, url, stripe=options) as bench:
+            await prepared(bench)
+            sent = [
+                ended(bench, after=number - 100)
+                if kind == _KINDS[2]
+                else invoice(bench, kind, after=number - 100)
+                for number, kind in enumerate(kinds)
+            ]
+            shuffled = [*sent, *sent]
+            order.shuffle(shuffled)
+            for body in shuffled:
+                await send(bench, body)
+            assert await plan_of(bench) == ("pro" if kinds[-1] == _KINDS[0] else "free")
+
+    asyncio.run(run())
