@@ -355,7 +355,8 @@ class Membership(ConsumerRebalanceListener):  # type: ignore[misc]
             self._state,
             group_id=options.group,
             session_timeout_ms=round(options.session_timeout_seconds * 1000),
-            heartbeat_interval_ms=round(options.session_timeout_seconds * 1000 / 4),
+            # This often it hears of others who come and go.
+            heartbeat_interval_ms=min(1000, round(options.session_timeout_seconds * 1000 / 4)),
             rebalance_timeout_ms=round(options.rebalance_timeout_seconds * 1000),
             enable_auto_commit=False,
             assignors=(RoundRobinPartitionAssignor,),

@@ -29,6 +29,7 @@ Forward = Callable[[Sequence[tuple[int, Row]]], Awaitable[None]]
 
 _SLICE = 1_000
 """Rows that are read without a pause, and most events in one record of the log."""
+_BYTES_A_PLACE = 80
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 2.0
 _SHORT_WAIT_SECONDS = 0.05
@@ -48,17 +49,20 @@ class Feed:
         partition: int,
         options: KafkaOptions,
         forward: Forward,
+        room: Callable[[], int],
     ) -> None:
+        """`room` tells how many bytes of events this feed may hold ready by now."""
         self._client = client
         self._assembler = assembler
         self._partition = partition
         self._options = options
         self._forward = forward
+        self._room = room
         self._task: asyncio.Task[None] | None = None
         self._turn = 0
         self._after = 0
-        self._begin(0)
         self._changed = asyncio.Condition()
+        self._begin(0)
         self._latest = datetime(1970, 1, 1, tzinfo=UTC)
 
     async def read(self, after: int, max_events: int) -> list[Record]:
@@ -76,7 +80,7 @@ class Feed:
         if found:
             self._after = found[-1].offset
             self._events -= sum(record.count for record in found)
-            self._bytes -= sum(len(record.events) for record in found)
+            self._bytes -= sum(map(_size, found))
             await self._notify()
         return found
 
@@ -185,23 +189,17 @@ class Feed:
         last = records[-1].offset if records else self._covered
         self._covered = covered
         self._events += sum(record.count for record in records)
-        self._bytes += sum(len(record.events) for record in records)
+        self._bytes += sum(map(_size, records))
         if last < covered:
             # Nothing to read there; but the position must get past it.
             default = self._options.default_namespace
             self._ready.append(Record(self._partition, covered, default, self._latest, 0, b"[]"))
 
     async def _wait_for_room(self) -> None:
-        options = self._options
+        most = self._options.prefetch_events
         async with self._changed:
             await self._changed.wait_for(
-                lambda: (
-                    not self._ready
-                    or (
-                        self._events < options.prefetch_events
-                        and self._bytes < options.prefetch_bytes
-                    )
-                )
+                lambda: not self._ready or (self._events < most and self._bytes < self._room())
             )
 
     async def _out_of_range(self, position: int) -> int:
@@ -228,6 +226,11 @@ class Feed:
             f"partition {self._partition} of {self._options.topic} ends at {end}, and events up to"
             f" {position} were read: the topic was made anew, or is an older copy"
         )
+
+
+def _size(record: Record) -> int:
+    """About what a record takes in memory."""
+    return len(record.events) + _BYTES_A_PLACE * record.count
 
 
 def _next_slice(rows: Iterator[Row]) -> list[Row]:

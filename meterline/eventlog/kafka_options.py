@@ -56,8 +56,9 @@ class KafkaOptions:
     fetch_bytes: int = 1 * MIB
     """Bytes of one fetch from a partition, as compressed; one batch at least."""
     prefetch_events: int = 100_000
-    """Events that the reader holds ready for a partition; and at most `prefetch_bytes`."""
-    prefetch_bytes: int = 64 * MIB
+    """Events that the reader holds ready for a partition, about."""
+    prefetch_bytes: int = 128 * MIB
+    """Memory for events that are held ready, over all partitions of the reader, about."""
     session_timeout_seconds: float = 10.0
     """A reader that is silent for so long loses its partitions to others."""
     rebalance_timeout_seconds: float = 30.0

@@ -209,9 +209,12 @@ class KafkaReader:
             assembler = Assembler(
                 self._codec, partition, options.partitions, options.default_namespace
             )
-            feed = Feed(self._client, assembler, partition, options, self._forward)
+            feed = Feed(self._client, assembler, partition, options, self._forward, self._room)
             self._feeds[partition] = feed
         return feed
+
+    def _room(self) -> int:
+        return self._options.prefetch_bytes // max(1, len(self._feeds))
 
     async def _forward(self, strays: Sequence[tuple[int, Row]]) -> None:
         shares: dict[int, list[Run]] = {}

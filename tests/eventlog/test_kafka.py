@@ -238,7 +238,7 @@ async def test_the_reader_stays_within_its_bounds(kafka_broker: KafkaBroker) -> 
         read: list[Record] = []
         while len(ids_of(read)) < 9000:
             assert await log.wait(0, read[-1].offset if read else 0, 10)
-            assert feed._events <= 3000 and feed._bytes <= 250_000
+            assert feed._events <= 3000 and feed._bytes <= 350_000
             read += await log.read(0, read[-1].offset if read else 0, 1000)
         assert ids_of(read) == [f"event-{name}" for name in range(9000)]
 

@@ -221,10 +221,32 @@ class KafkaBroker:
         (self._folder / "log4j2.properties").write_text(_LOGGING)
 
 
+class OutsideBroker(KafkaBroker):
+    """A broker that somebody else runs; nothing can be done to it."""
+
+    def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
+
+    def __enter__(self) -> Self:
+        return self
+
+    @property
+    def bootstrap(self) -> str:
+        """The address that clients begin with."""
+        return self._bootstrap
+
+    def close(self) -> None:
+        """Leave it alone."""
+
+
 @pytest.fixture(scope="session")
 def kafka_broker() -> Iterator[KafkaBroker]:
-    """A broker that tests share; each uses topics of its own."""
-    with KafkaBroker(require_class_path()) as broker:
+    """A broker that tests share; each uses topics of its own.
+
+    `METERLINE_TEST_KAFKA_SERVERS` names one that runs already.
+    """
+    outside = os.environ.get("METERLINE_TEST_KAFKA_SERVERS")
+    with OutsideBroker(outside) if outside else KafkaBroker(require_class_path()) as broker:
         yield broker
 
 
