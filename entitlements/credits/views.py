@@ -71,7 +71,7 @@ class ReservationBody(Wire):
 
     account_id: Text = Field(min_length=1, max_length=2048, description="The subject.")
     amount: PositiveAmount
-    id: Text | None = Field(None, max_length=255)
+    id: Text | None = Field(None, min_length=1, max_length=255)
     ttl_seconds: Amount | None = Field(None, description="0 never expires.")
     on_excess: OnExcess = OnExcess.DENY
     model: Text | None = Field(None, min_length=1, max_length=256)
@@ -125,7 +125,7 @@ class StartBody(Wire):
         None, description="What the call may need: so much is held."
     )
     feature_identifier: Text | None = Field(None, min_length=1, max_length=256)
-    transaction_id: Text | None = Field(None, max_length=255)
+    transaction_id: Text | None = Field(None, min_length=1, max_length=255)
     metadata: Metadata | None = None
 
 

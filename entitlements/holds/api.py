@@ -56,8 +56,8 @@ class HoldApi:
         request = HoldRequest(
             place,
             wire.amount_of("amount", asked.amount, positive=True),
-            asked.id or effect_id,
-            None if asked.ttl_seconds is None else wire.amount_of("ttlSeconds", asked.ttl_seconds),
+            effect_id if asked.id is None else asked.id,
+            wire.optional_amount("ttlSeconds", asked.ttl_seconds),
             asked.on_excess,
             asked.metadata,
             model=asked.model,

@@ -25,6 +25,7 @@ from meterline.kernel.quantity import ValueFault, format_number, parse_value
 from meterline.web.json import encode
 
 MAX_MODEL_LENGTH = 256
+_ABSENT = msgspec.Raw(b"null")
 
 
 class OpenHold(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
@@ -32,7 +33,7 @@ class OpenHold(msgspec.Struct, rename="camel", forbid_unknown_fields=True, froze
 
     amount: msgspec.Raw
     id: str | None = None
-    ttl_seconds: msgspec.Raw | None = None
+    ttl_seconds: msgspec.Raw = _ABSENT
     on_excess: OnExcess = OnExcess.DENY
     model: str | None = None
     metadata: dict[str, str] | None = None
@@ -41,7 +42,7 @@ class OpenHold(msgspec.Struct, rename="camel", forbid_unknown_fields=True, froze
 class ConfirmHold(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
     """A hold to confirm, all of it when no amount is said."""
 
-    amount: msgspec.Raw | None = None
+    amount: msgspec.Raw = _ABSENT
 
 
 class ReleaseHold(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -65,7 +66,7 @@ def read_open(body: bytes) -> OpenHold:
 def read_confirm(body: bytes) -> Decimal | None:
     """The amount that a body says, or `ValidationError`."""
     asked: ConfirmHold = _read(_confirm, body)
-    return None if asked.amount is None else amount_of("amount", asked.amount)
+    return optional_amount("amount", asked.amount)
 
 
 def check_release(body: bytes) -> None:
@@ -82,6 +83,11 @@ def amount_of(where: str, raw: msgspec.Raw, *, positive: bool = False) -> Decima
     if parsed < 0 or (positive and not parsed):
         raise fault(where, "must be positive" if positive else "must not be negative")
     return parsed
+
+
+def optional_amount(where: str, raw: msgspec.Raw) -> Decimal | None:
+    """The same; None when it is absent or null."""
+    return None if bytes(raw) == b"null" else amount_of(where, raw)
 
 
 def check_text(where: str, text: str, most: int) -> None:

@@ -47,8 +47,8 @@ class HoldWorker:
             try:
                 await self.round()
                 if rounds % _HOUSEKEEPING_ROUNDS == 0:
-                    while await self._forget() and not self._stopping.is_set():
-                        await asyncio.sleep(0)
+                    while not self._stopping.is_set() and await self._forget():
+                        pass
             except MeterlineError as error:
                 log.warning("holds are looked after later", error=error.detail)
             except Exception:

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from entitlements.access import Access, metered_access
 from entitlements.balance import burn, plan
-from entitlements.balance.exact import ROOM
+from entitlements.balance.exact import ROOM, ZERO
 from entitlements.balance.standing import Standing, next_change
 from entitlements.builtin import BuiltIns
 from entitlements.credits.rates import CreditOptions, Tokens
@@ -32,6 +32,7 @@ from entitlements.services.values import ValueService
 from entitlements.specs import EntitlementSpec, FeatureSpec, GrantSpec, RecurrenceSpec
 from entitlements.stores import live
 from entitlements.stores.features import using_meter
+from entitlements.stores.held import held_of
 from entitlements.stores.live import LiveState
 from meterline.db.engine import Database
 from meterline.db.steps import on
@@ -172,8 +173,14 @@ class HandLive:
             names = [name for name in values if name != "entitlement_id"]
             statement = upsert(conn, live.live_entitlements, ["entitlement_id"], names)
             await conn.execute(statement.values(**values))
+        async with self._database.read() as conn:
+            held = (await held_of(conn, namespace, subject, now)).get(feature_key, (ZERO, ZERO))
         return metered_access(
-            run.balance, entitlement.lifetime, is_soft_limit=entitlement.metered.is_soft_limit
+            run.balance,
+            entitlement.lifetime,
+            is_soft_limit=entitlement.metered.is_soft_limit,
+            held=held[0],
+            pending=held[1],
         )
 
     async def invalidate(self, conn: AsyncConnection, entitlement_id: str) -> None:
