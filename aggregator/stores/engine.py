@@ -84,5 +84,5 @@ class EngineError(Exception):
 class UnreadableError(EngineError):
     """The bytes given are not of the format said: trying again cannot help."""
 
-    CODES = frozenset({6, 26, 27, 33, 38, 41, 53, 72, 117, 130, 131, 349})
+    CODES = frozenset({6, 25, 26, 27, 32, 33, 38, 41, 53, 72, 117, 130, 131, 349})
     """ClickHouse's errors of parsing input; all others may pass by themselves."""
