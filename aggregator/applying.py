@@ -19,6 +19,7 @@ from aggregator.stores.state import Plan
 _ONE_BLOCK: dict[str, str | int] = {
     "async_insert": 0,
     "max_threads": 1,
+    "max_block_size": 100_000_000,
     "max_insert_threads": 1,
     "max_insert_block_size": 100_000_000,
     "min_insert_block_size_rows": 100_000_000,

@@ -2,6 +2,11 @@
 
 A plan's records are loaded into a staging table of their partition, and every table is filled from
 there by one statement each, so that no Python loop runs over events.
+
+Inserts that carry a deduplication token have an ORDER BY, that of their table: the engine makes
+of the token one for each block that the SELECT gives, and without an order those are the blocks of
+the scratch table, which need not be the same the second time. (Nothing is lost by it: what comes
+sorted need not be sorted to be stored.)
 """
 
 from collections.abc import Iterable, Sequence
@@ -161,7 +166,8 @@ INSERT INTO events (ns, part, off, idx, status, inexact, id, source, type, subje
 SELECT ns, part, off, idx, {status}, inexact, id, source, type, subject, time,
     time_given, datacontenttype, data, data_base64, ext, ingested_at,
     fromUnixTimestamp64Milli({{stored_at:Int64}}, 'UTC')
-FROM {scratch.events}{_stored_where(scratch, "events", verdicts, missing)}"""
+FROM {scratch.events}{_stored_where(scratch, "events", verdicts, missing)}
+ORDER BY ns, type, subject, time"""
 
 
 def insert_keys(scratch: Scratch, verdicts: bool, missing: Missing | None = None) -> str:
@@ -169,7 +175,8 @@ def insert_keys(scratch: Scratch, verdicts: bool, missing: Missing | None = None
     return f"""
 INSERT INTO keys (h, content, part, off, idx)
 SELECT h, content, part, off, idx
-FROM {scratch.events}{_stored_where(scratch, "keys", verdicts, missing)}"""
+FROM {scratch.events}{_stored_where(scratch, "keys", verdicts, missing)}
+ORDER BY h"""
 
 
 def _stored_where(scratch: Scratch, table: str, verdicts: bool, missing: Missing | None) -> str:
@@ -203,6 +210,7 @@ def insert_points(scratch: Scratch, missing: Missing | None = None) -> str:
     return (
         f"{_INSERT_POINTS}\nSELECT series, subject, time, part, off, idx, exact,"
         f" assumeNotNull(value), text, dims FROM {scratch.points} WHERE value IS NOT NULL{also}"
+        "\nORDER BY series, subject, time"
     )
 
 
@@ -231,12 +239,13 @@ def _insert_faults(
                 f" WHERE series = {one.id} AND value IS NULL AND exact = 0)"
             )
             selects.append(_select_faults(scratch.events, one, bind, where))
-    select = "\nUNION ALL\n".join(selects)
-    if missing:
-        columns = ", ".join(FAULT_COLUMNS)
-        where = missing.of("faults", scratch.part, "series, off, idx")
-        select = f"SELECT {columns} FROM ({select}) WHERE {where}"
-    return Statement(f"{_INSERT_FAULTS}\n{select}", bind.params)
+    where = f" WHERE {missing.of('faults', scratch.part, 'series, off, idx')}" if missing else ""
+    union = "\nUNION ALL\n".join(selects)
+    return Statement(
+        f"{_INSERT_FAULTS}\nSELECT {', '.join(FAULT_COLUMNS)} FROM ({union})"
+        f"{where}\nORDER BY series, part, off, idx",
+        bind.params,
+    )
 
 
 def in_statements(series: Sequence[Series]) -> list[Sequence[Series]]:

@@ -159,6 +159,8 @@ class _Running:
     async def stop(self, seconds: float | None) -> None:
         """Let it finish its plan, but for no longer than that; what it leaves is done again."""
         self._stopping.set()
+        if self.worker.idle:
+            self._task.cancel()
         done, _ = await asyncio.wait({self._task}, timeout=seconds)
         if not done:
             log.warning("a partition was let go in mid-plan", partition=self.worker.part)

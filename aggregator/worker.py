@@ -128,6 +128,8 @@ class PartitionSink:
         self._progress_at = parts.clock()
         self._last_error: str | None = None
         self.position = 0
+        self.idle = False
+        """Whether it only waits for events."""
 
     async def take(self) -> None:
         """Become the partition's worker, and learn how far it is and what was begun."""
@@ -235,7 +237,12 @@ class PartitionSink:
                 await self._apply(plan, records)
 
     async def _wait_for_records(self, stopping: asyncio.Event) -> bool:
-        if not await self._log.wait(self.part, self.position, 0.5):
+        self.idle = True
+        try:
+            found = await self._log.wait(self.part, self.position, 0.5)
+        finally:
+            self.idle = False
+        if not found:
             self._oldest = None
             self._progress_at = self._clock()
             return False
