@@ -6,6 +6,7 @@ be asked of a meter. Their slugs and keys are reserved: a meter of such a slug b
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 from entitlements.model import Feature
@@ -41,8 +42,6 @@ USAGE_GROUPS: Mapping[str, str] = {
     "priced": "$.priced",
 }
 """Of the meters over `USAGE_TYPE`. `tags` is the JSON array of a call's sorted tags, as text."""
-
-_ATTEMPTS = 3
 
 
 def _meter(slug: str, name: str, value: str | None) -> MeterSpec:
@@ -130,15 +129,12 @@ class BuiltIns:
             self._made.add(namespace)
 
     async def _make_meters(self, namespace: str) -> None:
-        for attempt in range(1, _ATTEMPTS + 1):
-            try:
+        # Each conflict means that another process just made one of them.
+        for _ in METERS:
+            with suppress(ConflictError):
                 await self._meters.ensure(namespace, METERS)
-            except ConflictError:
-                # Another process makes them at this moment; then they are there next time.
-                if attempt == _ATTEMPTS:
-                    raise
-            else:
                 return
+        await self._meters.ensure(namespace, METERS)
 
     async def _make_feature(self, namespace: str, key: str, slug: str) -> None:
         feature = await self._find(namespace, key)

@@ -28,6 +28,7 @@ from meterline.kernel.errors import NotFoundError, UnavailableError
 from meterline.kernel.instants import to_micros
 from meterline.kernel.meters import MeterSpec
 from meterline.server.writing import plain
+from meterline.web.asgi import ASGIApp
 from tests.support.api import app_of, client_of
 from tests.support.clock import FixedClock
 from tests.support.entitlements import OneNamespace, exact
@@ -140,6 +141,7 @@ class OneTransaction:
 class Kit:
     http: httpx.AsyncClient
     clock: FixedClock
+    app: ASGIApp
     store: Store
     usage: UsageService
     prices: PriceService
@@ -210,7 +212,7 @@ async def running_kit(database: Database, **limits: Any) -> AsyncIterator[Kit]:
         price_routes.router(prices, clock),
     )
     async with client_of(app) as client:
-        yield Kit(client, clock, store, usage, prices, told)
+        yield Kit(client, clock, app, store, usage, prices, told)
     await names.close()
 
 

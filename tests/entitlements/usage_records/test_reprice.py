@@ -35,7 +35,7 @@ async def test_other_prices_change_what_they_touch(kit: Kit) -> None:
     assert gpt == Repriced(2, 2, Decimal("7.5"), Decimal(9))
     assert gpt.difference == Decimal("1.5")
     house = found["", "in-house", "unpriced", "override"]
-    assert (house.calls, house.changed, house.after_usd) == (1, 1, 1)
+    assert house == Repriced(1, 1, Decimal(0), Decimal(1))
     # At their own dates and terms: 10, 2 and 1.
     assert found["openai", "o3", "catalogue", "catalogue"].before_usd == 13
     assert together(found.values()).changed == 3

@@ -1,6 +1,7 @@
 """`meterline prices` and `meterline reprice` against a running server."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,11 @@ import pytest
 from tests.pricing.test_importers import LITELLM, MODELS_DEV
 from tests.support.server import MeterlineServer, run_cli
 
-_IS_THERE = {"METERLINE_URL": ""}
-
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory: pytest.TempPathFactory) -> MeterlineServer:  # type: ignore[misc]
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MeterlineServer]:
     with MeterlineServer(tmp_path_factory.mktemp("prices") / "data") as running:
-        yield running  # type: ignore[misc]
+        yield running
 
 
 def cli(server: MeterlineServer, *arguments: object, code: int = 0) -> str:
