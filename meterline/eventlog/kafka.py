@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, dropwhile
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer, ConsumerRebalanceListener
@@ -28,8 +27,8 @@ from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
-from meterline.eventlog.kafka_codec import Headers
 from meterline.eventlog.kafka_options import KafkaOptions
+from meterline.eventlog.kafka_rows import Fetched, Row, Run
 from meterline.kernel.errors import UnavailableError
 
 log = structlog.get_logger(__name__)
@@ -52,45 +51,6 @@ class OutOfRangeError(Exception):
 
 class TooLargeError(Exception):
     """The topic does not take a batch of this size."""
-
-
-class Row(Protocol):
-    """A record as Kafka has it; `offset` is Kafka's own, from 0."""
-
-    @property
-    def offset(self) -> int: ...
-    @property
-    def timestamp(self) -> int | None: ...
-    @property
-    def key(self) -> bytes | None: ...
-    @property
-    def value(self) -> bytes | None: ...
-    @property
-    def headers(self) -> Headers: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """Records to be written that differ in their values alone.
-
-    `timestamp` is in milliseconds since 1970.
-    """
-
-    timestamp: int
-    headers: Headers
-    values: Sequence[bytes | None]
-    key: bytes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Fetched:
-    """What one fetch found. Offsets are Kafka's."""
-
-    rows: Iterator[Row]
-    after: int
-    """Where the next fetch goes on."""
-    end: int
-    """The offset behind the last record that can be read by now."""
 
 
 @contextlib.contextmanager

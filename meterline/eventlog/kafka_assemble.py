@@ -8,7 +8,6 @@ from operator import attrgetter
 
 import msgspec
 
-from meterline.eventlog.kafka import Row
 from meterline.eventlog.kafka_codec import (
     CONTENT_TYPE,
     NAMESPACE,
@@ -18,6 +17,7 @@ from meterline.eventlog.kafka_codec import (
     Headers,
     UnreadableRecordError,
 )
+from meterline.eventlog.kafka_rows import Row
 from meterline.eventlog.port import Places, Record
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,16 +9,10 @@ from itertools import islice
 
 import structlog
 
-from meterline.eventlog.kafka import (
-    EARLIEST,
-    LATEST,
-    Fetched,
-    KafkaClient,
-    OutOfRangeError,
-    Row,
-)
+from meterline.eventlog.kafka import EARLIEST, LATEST, KafkaClient, OutOfRangeError
 from meterline.eventlog.kafka_assemble import Assembler, instant
 from meterline.eventlog.kafka_options import KafkaOptions
+from meterline.eventlog.kafka_rows import Fetched, Row
 from meterline.eventlog.port import LogGapError, Record
 from meterline.kernel.errors import UnavailableError
 
@@ -105,6 +99,7 @@ class Feed:
     def _begin(self, after: int) -> None:
         self._after = after
         self._covered = after
+        self._fetched = False
         self._ready: deque[Record] = deque()
         self._events = 0
         self._bytes = 0
@@ -127,11 +122,19 @@ class Feed:
     async def _wait_for_all(self, after: int) -> None:
         """Wait until something is ready, or all that the log has by now was looked at."""
         end = (await self._client.offsets([self._partition], LATEST))[self._partition]
-        if end < after:
-            # The fetch will find out, too.
-            raise self._ahead(after, end)
-        async with asyncio.timeout(2 * self._options.request_timeout_seconds), self._changed:
-            await self._changed.wait_for(lambda: self._ready or self._error or self._covered >= end)
+        # An end before the position is for the broker to judge: it may only be a new leader, which
+        # does not know yet how far its followers are.
+        try:
+            async with asyncio.timeout(2 * self._options.request_timeout_seconds), self._changed:
+                await self._changed.wait_for(
+                    lambda: (
+                        self._ready
+                        or self._error
+                        or (self._covered >= end and (self._fetched or end >= after))
+                    )
+                )
+        except TimeoutError:
+            raise UnavailableError("Kafka cannot be read: no answer in time") from None
         self._raise_error()
 
     def _raise_error(self) -> None:
@@ -148,9 +151,10 @@ class Feed:
             try:
                 await self._wait_for_room()
                 fetched = await self._client.fetch(self._partition, position, self._lane)
+                self._fetched = True
+                self._error = None
                 await self._take(fetched)
                 position = fetched.after
-                self._error = None
                 pause = _FIRST_PAUSE_SECONDS
                 continue
             except OutOfRangeError:

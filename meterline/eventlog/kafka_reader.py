@@ -5,18 +5,12 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
-from meterline.eventlog.kafka import (
-    LATEST,
-    KafkaClient,
-    Membership,
-    OutOfRangeError,
-    Row,
-    Run,
-)
+from meterline.eventlog.kafka import LATEST, KafkaClient, Membership, OutOfRangeError
 from meterline.eventlog.kafka_assemble import Assembler
 from meterline.eventlog.kafka_codec import Codec, Headers
 from meterline.eventlog.kafka_feed import Feed
 from meterline.eventlog.kafka_options import KafkaOptions
+from meterline.eventlog.kafka_rows import Row, Run
 from meterline.eventlog.kafka_sending import Sending
 from meterline.eventlog.port import Changed, LogGapError, Record
 from meterline.kernel.errors import UnavailableError

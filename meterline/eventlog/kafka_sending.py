@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import structlog
 
-from meterline.eventlog.kafka import KafkaProducer, Run, TooLargeError
+from meterline.eventlog.kafka import KafkaProducer, TooLargeError
 from meterline.eventlog.kafka_options import KafkaOptions
+from meterline.eventlog.kafka_rows import Run
 from meterline.kernel.errors import PayloadTooLargeError, UnavailableError
 
 log = structlog.get_logger(__name__)

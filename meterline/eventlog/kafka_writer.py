@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
-from meterline.eventlog.kafka import Run
 from meterline.eventlog.kafka_codec import CONTENT_TYPE, NAMESPACE, STRUCTURED, Codec
 from meterline.eventlog.kafka_options import KafkaOptions
+from meterline.eventlog.kafka_rows import Run
 from meterline.eventlog.kafka_sending import Sending
 from meterline.kernel.errors import UnavailableError
 from meterline.kernel.grouping import Grouping
