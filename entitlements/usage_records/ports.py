@@ -59,6 +59,14 @@ class UsageMeters(Protocol):
         ...
 
 
+class FreshMeters(UsageMeters, Protocol):
+    """The same, which say how fresh they are."""
+
+    async def as_of(self) -> datetime:
+        """Up to when acknowledged records are in what can be read."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """What became durable: one call of a subject. `cost_usd` is None when it has no price."""

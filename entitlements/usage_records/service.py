@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from decimal import Decimal
 
 from entitlements.builtin import USAGE_SOURCE, USAGE_TYPE, BuiltIns
@@ -18,11 +19,11 @@ from entitlements.usage_records.model import (
 )
 from entitlements.usage_records.naming import Named, Names
 from entitlements.usage_records.ports import (
+    FreshMeters,
     OnRecorded,
     Recorded,
     RecordReader,
     Transactions,
-    UsageMeters,
 )
 from entitlements.usage_records.prices import PriceService
 from entitlements.usage_records.shape import event_data
@@ -46,7 +47,7 @@ class UsageMeans:
     writer: EventWriter
     transactions: Transactions
     records: RecordReader
-    meters: UsageMeters
+    meters: FreshMeters
     names: Names
     clock: Clock
 
@@ -135,6 +136,10 @@ class UsageService:
     async def wait(self) -> None:
         """Return when all records that were acknowledged before are in what is read."""
         await self._means.meters.wait(self.limits.wait_seconds)
+
+    async def as_of(self) -> datetime:
+        """Up to when acknowledged records are in what is read from now on."""
+        return await self._means.meters.as_of()
 
     async def _tell(self, namespace: str, record: UsageRecord, spec: RecordSpec) -> None:
         told = Recorded(

@@ -123,7 +123,7 @@ class StoredRecords:
 
 
 class AggregatedUsage:
-    """`UsageMeters` over the service of meters."""
+    """`FreshMeters` over the service of meters."""
 
     def __init__(self, meters: MeterService, reader: UsageReader) -> None:
         self._meters = meters
@@ -142,6 +142,10 @@ class AggregatedUsage:
         )
         found = await self._meters.query(namespace, slug, asked)
         return [(row.group_by, row.value) for row in found.rows]
+
+    async def as_of(self) -> datetime:
+        """See `FreshMeters.as_of`."""
+        return await self._reader.as_of()
 
     async def wait(self, timeout_seconds: float) -> None:
         """See `UsageMeters.wait`."""

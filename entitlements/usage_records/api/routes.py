@@ -17,6 +17,7 @@ from entitlements.usage_records.api.views import (
     RecordView,
     SummaryView,
     TrackedPage,
+    as_of_json,
     listing_json,
     record_json,
     summary_json,
@@ -74,8 +75,9 @@ def _add_usage(api: APIRouter, service: UsageService, summaries: SummaryService)
         wanted, limit = given.filter(), given.size(service.limits)
         if given.wait:
             await service.wait()
+        as_of = await service.as_of()
         found = await service.list(principal.namespace, wanted, limit)
-        return ExactJSONResponse(listing_json(found, limit))
+        return ExactJSONResponse({**listing_json(found, limit), **as_of_json(as_of)})
 
     @api.get("/usage/summary", tags=["Usage records"], responses=ok(SummaryView))
     async def summarize_usage(
@@ -86,7 +88,9 @@ def _add_usage(api: APIRouter, service: UsageService, summaries: SummaryService)
         query = given.query()
         if given.wait:
             await service.wait()
-        return ExactJSONResponse(summary_json(await summaries.summary(principal.namespace, query)))
+        as_of = await service.as_of()
+        found = await summaries.summary(principal.namespace, query)
+        return ExactJSONResponse({**summary_json(found), **as_of_json(as_of)})
 
 
 def _add_track(api: APIRouter, service: UsageService, summaries: SummaryService) -> None:
@@ -109,5 +113,6 @@ def _add_track(api: APIRouter, service: UsageService, summaries: SummaryService)
         query = given.query()
         if given.wait:
             await service.wait()
+        as_of = await service.as_of()
         found = await summaries.tracked(principal.namespace, query, given.by)
-        return ExactJSONResponse(tracked_json(found, given.by))
+        return ExactJSONResponse({**tracked_json(found, given.by), **as_of_json(as_of)})

@@ -1,6 +1,7 @@
 """Answers as JSON: numbers with every digit."""
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -82,6 +83,11 @@ def tracked_json(found: Mapping[str, Figures], by: TrackedBy) -> Json:
         told = _figures(figures)
         items.append({_NAMES[by]: text, "messages": told.pop("requests"), **told})
     return {"by": by.value, "items": items}
+
+
+def as_of_json(as_of: datetime) -> Json:
+    """How fresh an answer is."""
+    return {"asOf": format_instant(as_of)}
 
 
 def price_json(one: OwnPrice) -> Json:
@@ -239,6 +245,7 @@ class RecordPage(_View):
 
     items: list[RecordView]
     next_cursor: str | None
+    as_of: datetime = Field(description="Records acknowledged until then are counted.")
 
 
 class FiguresView(_View):
@@ -279,6 +286,7 @@ class SummaryView(_View):
     unpriced_requests: float
     by_model: list[ModelFiguresView]
     by_context: list[ContextFiguresView]
+    as_of: datetime
 
 
 class TrackedView(FiguresView):
@@ -295,6 +303,7 @@ class TrackedPage(_View):
 
     by: str
     items: list[TrackedView]
+    as_of: datetime
 
 
 class RateView(UnitPriceView):

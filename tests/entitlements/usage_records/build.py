@@ -106,6 +106,9 @@ class Store:
     async def wait(self, timeout_seconds: float) -> None:
         return None
 
+    async def as_of(self) -> datetime:
+        return self.clock()
+
     async def ensure(self, namespace: str, specs: Sequence[MeterSpec]) -> None:
         self.meters[namespace] = list(specs)
 

@@ -168,7 +168,8 @@ async def test_tags_that_look_like_patterns_or_json_are_only_themselves(kit: Kit
 
 
 async def test_before_the_first_call_there_is_nothing(kit: Kit) -> None:
-    assert await kit.call("GET", "/track/summary") == {"by": "key", "items": []}
+    empty = {"by": "key", "items": [], "asOf": "2026-11-01T12:00:00Z"}
+    assert await kit.call("GET", "/track/summary") == empty
     await kit.call("GET", "/track/summary", None, 400, params={"by": "colour"})
 
 

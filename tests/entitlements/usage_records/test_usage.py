@@ -35,7 +35,7 @@ async def test_a_record_is_priced_and_durable(any_kit: Kit) -> None:
     assert (event.source, event.type, event.subject) == (USAGE_SOURCE, USAGE_TYPE, "acme")
     assert event.data["costUsd"] == "0.0025" and event.data["transactionId"] == "tx-1"
     page = await any_kit.call("GET", "/usage")
-    assert page == {"items": [made], "nextCursor": None}
+    assert page == {"items": [made], "nextCursor": None, "asOf": "2026-11-01T12:00:00Z"}
 
 
 async def test_the_built_in_meters_and_features_come_with_the_first_record(kit: Kit) -> None:
