@@ -281,6 +281,45 @@ async def test_two_readers_share_the_partitions(kafka_broker: KafkaBroker) -> No
         await one.until(lambda mine: mine == both)
 
 
+async def test_a_partition_has_one_reader_at_a_time(kafka_broker: KafkaBroker) -> None:
+    options = kafka_options(kafka_broker, partitions=4)
+    owners: dict[int, str] = {}
+    shared: list[int] = []
+
+    class SlowShare(Share):
+        """Takes its time to let go, as a sink does that finishes a plan."""
+
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self._name = name
+
+        async def changed(self, partitions: frozenset[int]) -> None:
+            for partition in partitions:
+                if owners.setdefault(partition, self._name) != self._name:
+                    shared.append(partition)
+            await asyncio.sleep(0.3)
+            for partition in [one for one, name in owners.items() if name == self._name]:
+                if partition not in partitions:
+                    del owners[partition]
+            await super().changed(partitions)
+
+    one = SlowShare("one")
+    async with opened_kafka_log(options) as log:
+        await log.subscribe(one.changed)
+        await one.until(lambda mine: len(mine) == 4)
+        for _ in range(2):
+            two = SlowShare("two")
+            async with opened_kafka_log(options) as other:
+                await other.subscribe(two.changed)
+                await two.until(lambda mine: len(mine) == 2)
+                await one.until(lambda mine: len(mine) == 2)
+            # Its partitions are free once it has left; a sink has stopped by then.
+            for partition in two.mine:
+                owners.pop(partition, None)
+            await one.until(lambda mine: len(mine) == 4)
+    assert shared == []
+
+
 async def test_the_group_shows_how_far_its_readers_are(kafka_broker: KafkaBroker) -> None:
     options = kafka_options(kafka_broker)
     share = Share()
