@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from entitlements.builtin import FEATURES, METERS, USAGE_SOURCE, USAGE_TYPE
-from tests.entitlements.usage_records.build import Kit
+from meterline.db.engine import Database
+from tests.entitlements.usage_records.build import Kit, running_kit
+
+SOME = {"context": "system", "modelId": "gpt-4o", "inputTokens": 5}
 
 
 async def test_a_record_is_priced_and_durable(any_kit: Kit) -> None:
@@ -121,6 +124,19 @@ class TestOnce:
         assert len({record["id"] for record in made}) == 10
         assert len(any_kit.store.events) == 10 and any_kit.store.conflicts == []
         assert len(any_kit.told) == 10
+
+    async def test_two_processes_agree_on_what_an_id_is(self, any_database: Database) -> None:
+        async with running_kit(any_database) as one, running_kit(any_database) as other:
+            other.clock.advance(7)
+            calls = [
+                (one, other)[n % 2].call("POST", "/usage", {**SOME, "id": f"c-{n // 2}"}, 201)
+                for n in range(40)
+            ]
+            made = await asyncio.gather(*calls)
+            assert all(made[n] == made[n + 1] for n in range(0, 40, 2))
+            assert len(one.told) + len(other.told) == 20
+            events = {event.id: event for _, event in one.store.events}
+            assert all(events[event.id] == event for _, event in other.store.events)
 
     async def test_a_log_that_was_away_gets_the_same_event_later(self, any_kit: Kit) -> None:
         any_kit.store.broken = True
