@@ -144,6 +144,7 @@ class Cluster:
             f"METERLINE_{name.replace('.', '__').upper()}": value for name, value in given.items()
         }
         self.topic = topic
+        self.partitions = partitions
         self.processes: list[ClusterProcess] = []
         self._initial = {"ingest": gateways, "sink": sinks, "api": apis}
 
@@ -158,6 +159,7 @@ class Cluster:
             with self.explaining():
                 for process in self.processes:
                     process.wait_ready()
+                self.wait_shared()
         except BaseException:
             self.close()
             raise
@@ -212,6 +214,17 @@ class Cluster:
         return [
             set(sink.metric("meterline_sink_lag_events")) for sink in self.sinks if sink.is_running
         ]
+
+    def wait_shared(self, seconds: float = _START_SECONDS) -> None:
+        """Wait until the sinks that run have all partitions, each some and none the same one."""
+
+        def shared() -> bool:
+            parts = self.partitions_of_sinks()
+            return all(parts) and sum(map(len, parts)) == len(set().union(*parts)) == (
+                self.partitions if parts else 0
+            )
+
+        eventually(shared, "the sinks share the partitions", seconds)
 
     @contextmanager
     def explaining(self, lines: int = 25) -> Iterator[None]:
