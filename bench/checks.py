@@ -1,6 +1,9 @@
-"""Checks: 10,000 subjects with three grants each, and many events behind them.
+"""Checks: many subjects with three grants each, and many events behind them.
 
-python -m bench.checks [--events 1000000 10000000]
+python -m bench.checks [--events 1000000 10000000] [--database postgresql]
+
+With PostgreSQL the server's programs must be installed: a cluster of its own is started, durable as
+in production, on the same machine.
 """
 
 import argparse
@@ -10,12 +13,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
 import httpx
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bench.queries import fill, ready_seconds
@@ -36,8 +41,8 @@ from meterline.db.engine import Database
 from meterline.kernel.clock import system_clock
 from meterline.kernel.ids import new_ulid
 from meterline.kernel.periods import parse_interval
+from tests.support.postgres import PostgresCluster, find_binaries
 
-SUBJECTS = 10_000
 FEATURES = 20
 FULL_SUBJECTS = 20
 """Subjects that have all features; the others have the first."""
@@ -45,9 +50,9 @@ _FROM = datetime(2026, 10, 1, tzinfo=UTC)
 _LIMITS = EntitlementLimits()
 
 
-async def entitle(folder: Path) -> None:
+async def entitle(url: str, subjects: int) -> None:
     """Write features, entitlements and grants straight into the database."""
-    database = Database.open(f"sqlite:///{folder / 'meterline.db'}")
+    database = Database.open(url)
     try:
         async with database.read() as conn:
             features = [
@@ -58,8 +63,7 @@ async def entitle(folder: Path) -> None:
                 for feature in features:
                     assert feature is not None
                     await _entitle(conn, feature, f"customer-{number:05d}")
-            for number in range(FULL_SUBJECTS, SUBJECTS):
-                await _copy_first(conn, number)
+            await _copy_first(conn, subjects)
     finally:
         await database.close()
 
@@ -84,26 +88,31 @@ async def _entitle(conn: AsyncConnection, feature: Feature, subject: str) -> Non
         await grant_store.add(conn, issued)
 
 
-async def _copy_first(conn: AsyncConnection, number: int) -> None:
-    """Entitle another subject as the first one, by two statements instead of dozens."""
-    first = "subject = 'customer-00000' AND feature_key = 'feature_0'"
-    of = f"(SELECT id FROM entitlements WHERE {first})"
-    copies = {
-        entitlement_store.entitlements: ("id", {"subject": f"'customer-{number:05d}'"}),
-        grant_store.grants: ("entitlement_id", {"entitlement_id": f"printf('0%025d', {number})"}),
-    }
-    for table, (owner, changed) in copies.items():
-        fresh = {"id": f"printf('%d%024d0', row_number() OVER () - 1, {number})"}
-        if owner == "id":
-            fresh = {"id": f"printf('0%025d', {number})"}
-        columns = [f'"{column.name}"' for column in table.columns]
-        values = [
-            {**fresh, **changed}.get(column.name, f'"{column.name}"') for column in table.columns
-        ]
-        await conn.exec_driver_sql(
-            f"INSERT INTO {table.name} ({', '.join(columns)})"
-            f" SELECT {', '.join(values)} FROM {table.name} WHERE {owner} = {of}"
+async def _copy_first(conn: AsyncConnection, subjects: int) -> None:
+    """Entitle all other subjects as the first one, by two statements instead of thousands."""
+    table, grants = entitlement_store.entitlements, grant_store.grants
+    first = dict(
+        (
+            await conn.execute(
+                select(table).where(
+                    table.c.subject == "customer-00000", table.c.feature_key == "feature_0"
+                )
+            )
         )
+        .one()
+        ._mapping
+    )
+    found = await conn.execute(select(grants).where(grants.c.entitlement_id == first["id"]))
+    of_first = [dict(row._mapping) for row in found]
+    others = range(FULL_SUBJECTS, subjects)
+    rows = [{**first, "id": f"0{n:025d}", "subject": f"customer-{n:05d}"} for n in others]
+    await conn.execute(insert(table), rows)
+    copies = [
+        {**grant, "id": f"{place}{n:025d}", "entitlement_id": f"0{n:025d}"}
+        for n in others
+        for place, grant in enumerate(of_first)
+    ]
+    await conn.execute(insert(grants), copies)
 
 
 def flood(url: str, paths: Sequence[str], connections: int, seconds: float) -> dict[str, float]:
@@ -114,17 +123,17 @@ def flood(url: str, paths: Sequence[str], connections: int, seconds: float) -> d
     return found
 
 
-def measure(folder: Path, seconds: float) -> float:
+def measure(folder: Path, seconds: float, environment: Mapping[str, str], subjects: int) -> float:
     """Print the figures; the median latency in ms of one check at one connection."""
     root = "/api/v1/subjects/customer-"
-    values = [f"{root}{n:05d}/entitlements/feature_0/value" for n in range(SUBJECTS)]
+    values = [f"{root}{n:05d}/entitlements/feature_0/value" for n in range(subjects)]
     access = [f"{root}{n:05d}/access" for n in range(FULL_SUBJECTS)]
-    with serving(folder) as server:
+    with serving(folder, environment) as server:
         with server.client() as client:
             begin = time.perf_counter()
             for path in values:
                 client.get(path).raise_for_status()
-            first = (time.perf_counter() - begin) / SUBJECTS
+            first = (time.perf_counter() - begin) / subjects
             for path in access:
                 client.get(path).raise_for_status()
         one = flood(server.url, values, 32, seconds)
@@ -148,21 +157,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--events", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--subjects", type=int, default=10_000)
+    parser.add_argument("--database", choices=["sqlite", "postgresql"], default="sqlite")
     options = parser.parse_args(arguments)
     costs = []
     for count in options.events:
-        with tempfile.TemporaryDirectory() as name:
+        with tempfile.TemporaryDirectory() as name, database_in(options.database, name) as url:
             folder = Path(name)
-            asyncio.run(fill(folder, 0, count))
-            with serving(folder) as server, server.client() as client:
+            environment = {}
+            if options.database == "postgresql":
+                environment["METERLINE_DATABASE__URL"] = url
+            asyncio.run(fill(folder, 0, count, url))
+            with serving(folder, environment) as server, server.client() as client:
                 ready_seconds(client)
                 _features(client)
-            asyncio.run(entitle(folder))
-            print(f"{count:,} events, {SUBJECTS:,} subjects with 3 grants each")
-            costs.append(measure(folder, options.seconds))
+            asyncio.run(entitle(url, options.subjects))
+            who = f"{options.subjects:,} subjects with 3 grants each"
+            print(f"{count:,} events, {who}, {options.database}")
+            costs.append(measure(folder, options.seconds, environment, options.subjects))
     if len(costs) > 1:
         print(f"one check, {options.events[-1]:,} against {options.events[0]:,} events:"
               f" ratio {costs[-1] / costs[0]:.2f}")  # fmt: skip
+
+
+@contextmanager
+def database_in(kind: str, folder: str) -> Iterator[str]:
+    """The URL of an empty database: of the folder, or of a PostgreSQL cluster of its own."""
+    if kind == "sqlite":
+        yield f"sqlite:///{folder}/meterline.db"
+        return
+    binaries = find_binaries()
+    if binaries is None:
+        raise SystemExit("PostgreSQL's programs (initdb, postgres, psql) are not installed")
+    with PostgresCluster(binaries, durable=True) as cluster:
+        yield cluster.create_database(empty=True)
 
 
 def _features(client: httpx.Client) -> None:

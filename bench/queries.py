@@ -48,9 +48,9 @@ FROM events WHERE ns = 'default' AND type = 'llm.usage' GROUP BY w ORDER BY w"""
 _MONTH = {"from": "2026-10-01T00:00:00Z", "to": "2026-10-31T00:00:00Z", "windowSize": "DAY"}
 
 
-async def fill(folder: Path, start: int, count: int) -> None:
+async def fill(folder: Path, start: int, count: int, database_url: str | None = None) -> None:
     """Write events number `start` to `start + count` into the store of a data folder."""
-    database = Database.open(f"sqlite:///{folder / 'meterline.db'}")
+    database = Database.open(database_url or f"sqlite:///{folder / 'meterline.db'}")
     await database.migrate()
     engine = ClickHouseEngine(folder / "clickhouse", query_timeout_seconds=600)
     try:
@@ -60,7 +60,9 @@ async def fill(folder: Path, start: int, count: int) -> None:
             await engine.execute(_FILL, {"start": first, "count": chunk})
         last = (start + count) // _EVENTS_AN_OFFSET
         async with database.transaction() as conn:
-            await state.commit_plan(conn, Plan(0, 1, last, system_clock(), ()))
+            taken = await state.take_partition(conn, 0, "bench")
+            plan = Plan(0, 1, last, system_clock(), ())
+            await state.commit_plan(conn, plan, taken.epoch, system_clock())
     finally:
         await engine.close()
         await database.close()

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,8 +39,8 @@ class Server:
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    """`meterline serve` on a folder; stopped at the end."""
+def serving(folder: Path, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """`meterline serve` on a folder, with settings from the environment; stopped at the end."""
     command = [sys.executable, "-m", "meterline", "serve", "--host", "127.0.0.1", "--port", "0"]
     started = time.perf_counter()
     process = subprocess.Popen(
@@ -48,7 +48,7 @@ def serving(folder: Path) -> Iterator[Server]:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "PYTHONUNBUFFERED": "1", **(environment or {})},
     )
     assert process.stdout is not None
     try:

@@ -5,6 +5,7 @@ For tests and benchmarks. It listens on a loopback port with a password, sorts t
 schema by copying a template.
 """
 
+import ctypes
 import os
 import pwd
 import secrets
@@ -102,7 +103,7 @@ class PostgresCluster:
             self._process = subprocess.Popen(
                 [self._binaries / "postgres", *arguments],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder,
-                user=self._user, start_new_session=True,
+                user=self._user, start_new_session=True, preexec_fn=_end_with_parent,
             )  # fmt: skip
         self._wait_until_it_answers()
 
@@ -213,6 +214,15 @@ class PostgresCluster:
             return [self.pid, *(int(pid) for pid in children.read_text().split())]
         except OSError:
             return [self.pid]
+
+
+_PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None, use_errno=True)
+
+
+def _end_with_parent() -> None:
+    """Called in the child: should the tests be killed, the server stops by itself."""
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGQUIT)
 
 
 def _send(pid: int, how: signal.Signals) -> None:
