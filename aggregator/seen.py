@@ -3,11 +3,51 @@
 import asyncio
 
 import numpy as np
+import structlog
 
 from aggregator.dedupe import SeenKeys
 from aggregator.stores.engine import Engine
 
+log = structlog.get_logger(__name__)
+
 _KEYS_A_SLICE = 50_000
+
+
+class KnownKeys:
+    """The filter of one partition, while its worker has it."""
+
+    def __init__(self, engine: Engine, part: int, retry_seconds: float) -> None:
+        self.seen = SeenKeys()
+        self._engine = engine
+        self._part = part
+        self._retry_seconds = retry_seconds
+        self._learning: asyncio.Task[None] | None = None
+
+    async def anew(self) -> SeenKeys:
+        """Forget what is known, and learn in the background what is stored by now.
+
+        To be called when the partition is taken, and not before: until then another worker may
+        store more keys.
+        """
+        await self.close()
+        self.seen = SeenKeys()
+        self._learning = asyncio.create_task(self._learn(self.seen))
+        return self.seen
+
+    async def close(self) -> None:
+        """Stop learning."""
+        if self._learning is not None:
+            self._learning.cancel()
+            await asyncio.gather(self._learning, return_exceptions=True)
+
+    async def _learn(self, seen: SeenKeys) -> None:
+        while not seen.complete:
+            try:
+                await learn_keys(self._engine, self._part, seen)
+            except Exception:
+                # Until it has succeeded every key is looked up.
+                log.exception("cannot learn the keys that are stored", partition=self._part)
+                await asyncio.sleep(self._retry_seconds)
 
 
 async def learn_keys(engine: Engine, part: int, seen: SeenKeys) -> None:

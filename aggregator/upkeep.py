@@ -17,13 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from aggregator.backfill import positions_reached
 from aggregator.following import Follower
 from aggregator.freshness import Freshness
+from aggregator.parts import BACKFILL
 from aggregator.registry import SeriesRegistry
 from aggregator.series import SeriesKey, series_key
 from aggregator.stores import series as stored
 from aggregator.stores import state
 from aggregator.stores.meters import SqlMeterStore
 from aggregator.stores.series import StoredSeries
-from aggregator.worker import BACKFILL
 from meterline.db.engine import Database
 from meterline.db.locks import Held
 from meterline.kernel.clock import Clock

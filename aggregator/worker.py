@@ -11,9 +11,9 @@ still has under way.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 
 import structlog
@@ -21,88 +21,35 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aggregator.applying import Applying
 from aggregator.cutting import between, events_between, last_ingested, without
-from aggregator.dedupe import SeenKeys
-from aggregator.following import Follower
-from aggregator.metrics import SinkMetrics
-from aggregator.registry import SeriesRegistry
-from aggregator.seen import learn_keys
+from aggregator.parts import (
+    BACKFILL,
+    STEPS,
+    PartitionStatus,
+    SinkOptions,
+    SinkParts,
+    Step,
+    no_step,
+)
+from aggregator.seen import KnownKeys
 from aggregator.series import Series
 from aggregator.staging import Staged, Staging
 from aggregator.stores import state
-from aggregator.stores.engine import Engine, UnreadableError
+from aggregator.stores.engine import UnreadableError
 from aggregator.stores.state import FencedError, Plan
-from meterline.db.engine import Database
-from meterline.eventlog.port import LogReader, Record
-from meterline.kernel.clock import Clock
+from meterline.eventlog.port import Record
 from meterline.kernel.usage import HOLD_SOURCE
 
+__all__ = [
+    "STEPS",
+    "PartitionSink",
+    "PartitionStatus",
+    "SinkOptions",
+    "SinkParts",
+    "Step",
+    "no_step",
+]
+
 log = structlog.get_logger(__name__)
-
-Step = Callable[[str], Awaitable[None]]
-"""Called after each named step of a plan; fault tests stop the process there."""
-
-STEPS = (
-    "read", "planned", "staged", "judged", "events", "keys", "points", "faults", "committed",
-    "trimmed",
-)  # fmt: skip
-
-BACKFILL = "backfill"
-"""The lock of whoever moves stored events into series, or makes totals anew."""
-
-
-@dataclass(frozen=True, slots=True)
-class SinkOptions:
-    """How the sink batches and when it counts as stalled."""
-
-    max_plan_events: int = 100_000
-    linger_seconds: float = 0.2
-    """How long a small plan may wait for more events, counted from the plan before."""
-    retry_seconds: float = 1.0
-    """The wait after a failed plan; doubled up to 30 s while it keeps failing."""
-    stalled_after_seconds: float = 30.0
-    """Without progress for so long although events wait, the sink is not ready."""
-    trim_log: bool = True
-    plans_at_once: int = 2
-    """How many partitions of one process may be at a plan; each keeps its events in memory."""
-    release_seconds: float = 5.0
-    """How long a partition that goes to another process may take to finish its plan."""
-    redo_within_plans: int = 5_000
-    """A plan is applied again by its tokens as long as no more plans than these were made since.
-
-    At most half of what the store's tables remember (`Layout.deduplication_window`).
-    """
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionStatus:
-    """Where the sink is in one partition. Lag is measured from what the log has accepted."""
-
-    part: int
-    position: int
-    end: int
-    lag_seconds: float
-    stalled: bool
-    last_error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class SinkParts:
-    """What all workers of a process share."""
-
-    log: LogReader
-    engine: Engine
-    database: Database
-    registry: SeriesRegistry
-    clock: Clock
-    metrics: SinkMetrics
-    follower: Follower
-    options: SinkOptions
-    owner: str
-    plans: asyncio.Semaphore
-
-
-async def no_step(_name: str) -> None:
-    """The default: no fault is injected."""
 
 
 class PartitionSink:
@@ -116,13 +63,12 @@ class PartitionSink:
         self._clock = parts.clock
         self._options = parts.options
         self._on_step = on_step
-        self._seen = SeenKeys()
-        self._staging = Staging(parts.engine, part, self._seen)
+        self._keys = KnownKeys(parts.engine, part, parts.options.retry_seconds)
+        self._staging = Staging(parts.engine, part, self._keys.seen)
         self._applying = Applying(parts.engine, part, on_step)
         self._plan: Plan | None = None
         self._epoch: int | None = None
         self._last_epoch = -1
-        self._learning: asyncio.Task[None] | None = None
         self._moved = asyncio.Condition()
         self._oldest: datetime | None = None
         self._progress_at = parts.clock()
@@ -143,8 +89,9 @@ class PartitionSink:
             # Made too late, they would be of a worker that is cut off already.
             await state.fence(conn, self.part, taken.epoch)
         if taken.epoch != self._last_epoch + 1:
-            # Others were here, or this process is new to it.
-            await self._relearn()
+            # Others were here, or this process is new to it. What the worker before stores even
+            # later is of the plan that it left, which is applied again here.
+            self._staging.seen = await self._keys.anew()
         self._epoch = self._last_epoch = taken.epoch
         self._plan = taken.plan
         self.position = taken.position
@@ -160,7 +107,7 @@ class PartitionSink:
         try:
             await self._run(stopping)
         finally:
-            await self._stop_learning()
+            await self._keys.close()
             if stopping.is_set() and self._epoch is not None:
                 with suppress(Exception):
                     await self._staging.drop()
@@ -200,30 +147,6 @@ class PartitionSink:
                 if await self._log.wait(self.part, self.position, 0.5):
                     return
             await _wait(stopping, self._options.release_seconds)
-
-    async def _relearn(self) -> None:
-        """Forget the keys that are known, and learn those that are stored by now.
-
-        Not before the partition is taken: until then the worker before may store more of them.
-        What it stores even later is of the plan that it left, which is applied again here.
-        """
-        await self._stop_learning()
-        self._seen = self._staging.seen = SeenKeys()
-        self._learning = asyncio.create_task(self._learn(self._seen))
-
-    async def _learn(self, seen: SeenKeys) -> None:
-        while not seen.complete:
-            try:
-                await learn_keys(self._parts.engine, self.part, seen)
-            except Exception:
-                # Until it has succeeded every key is looked up.
-                log.exception("cannot learn the keys that are stored", partition=self.part)
-                await asyncio.sleep(self._options.retry_seconds)
-
-    async def _stop_learning(self) -> None:
-        if self._learning is not None:
-            self._learning.cancel()
-            await asyncio.gather(self._learning, return_exceptions=True)
 
     async def run_once(self, stopping: asyncio.Event) -> None:
         """Wait for records and apply one plan of them; returns at once when stopping."""
@@ -353,7 +276,7 @@ class PartitionSink:
         """Make sure that what was inserted was whole; answers how many events settle holds."""
         settling = await self._staging.check(staged, HOLD_SOURCE)
         # A key that was stored must never seem new, whatever fails from here.
-        await asyncio.to_thread(self._seen.add, staged.keys["low"])
+        await asyncio.to_thread(self._staging.seen.add, staged.keys["low"])
         return settling
 
     async def _commit(

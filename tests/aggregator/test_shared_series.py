@@ -91,7 +91,7 @@ async def test_everything_at_once(tmp_path: Path, any_url: str, seed: int) -> No
         apis = [_api(on), _api(on)]
         for api in apis:
             await api.start([TOKENS])
-        choices = [meter(f"m{n}", **{f"d{n}": f"$.d{n}"}) for n in range(3)]
+        choices = [meter(f"m{n}", dim=f"$.d{n}") for n in range(3)]
         choices += [meter("calls", Aggregation.COUNT)]
         erasure = Erasure(on.databases[0], on.freshness, system_clock)
         kept = {one.slug for one in choices}

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from aggregator.scratch import Scratch
 from aggregator.staging import Staging
@@ -137,7 +138,7 @@ def _no_fence(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def committed(conn: Any, plan: Any, _epoch: int, through: Any) -> None:
         places = await conn.execute(
-            state.sa.select(state.sink_partitions.c.epoch).where(
+            sa.select(state.sink_partitions.c.epoch).where(
                 state.sink_partitions.c.part == plan.part
             )
         )
@@ -266,7 +267,7 @@ async def test_what_cannot_be_read_is_set_aside_alone(tmp_path: Path, any_url: s
         assert await right(on, 30)
         assert sorted({offset for offset, _ in log.dead}) == sorted(odd)
         async with on.databases[0].read() as conn:
-            listed = await conn.execute(state.sa.select(state.dead_letters.c.off))
+            listed = await conn.execute(sa.select(state.dead_letters.c.off))
             assert sorted(listed.scalars()) == sorted(odd)
 
 

@@ -16,7 +16,7 @@ from meterline.kernel.errors import UnavailableError
 from tests.support.database import opened
 
 PLAN = sa.insert(state.sink_plans).values(
-    part=0, first=1, last=2, planned_at=state.sa.func.now(), series=[], skipped=[], seq=1,
+    part=0, first=1, last=2, planned_at=sa.func.now(), series=[], skipped=[], seq=1,
     slow=False,
 )  # fmt: skip
 

@@ -108,7 +108,7 @@ class Reader:
         while waiting:
             size = self.log.chance.randint(1, len(waiting))
             first = waiting[0]
-            group = []
+            group: list[Entry] = []
             while waiting and len(group) < size and waiting[0].namespace == first.namespace:
                 if waiting[0].fault is not None and group:
                     break
