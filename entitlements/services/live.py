@@ -131,11 +131,11 @@ class LiveEntitlements:
             if now not in found.entitlement.lifetime:
                 return None
             if found.entitlement.metered is None:
-                row = LiveRow(kept.entitlement_id, None, ZERO, (), _plain_state(found))
+                plain = LiveRow(kept.entitlement_id, None, ZERO, (), _plain_state(found))
                 async with self._database.transaction() as conn:
-                    saved = await building.save(conn, namespace, subject, row, kept.version)
+                    saved = await building.save(conn, namespace, subject, plain, kept.version)
                 if saved:
-                    return row
+                    return plain
                 continue
             metered = await self._values.metered(found)
             if metered.allowance.terms.metering is not Metering.ADDITIVE:

@@ -79,13 +79,19 @@ async def held_positions(conn: AsyncConnection) -> dict[int, int]:
     return {row.part: row.position for row in found}
 
 
+Hold = Callable[[AsyncConnection, int], Awaitable[Mapping[int, int] | None]]
+
+
 @dataclass
 class Tracked:
     """What the meters answer one process; every answer takes a while."""
 
     store: Store
     chance: random.Random
-    hold: Callable[[AsyncConnection, int], Awaitable[Mapping[int, int] | None]]
+    holding: Hold
+
+    async def hold(self, conn: AsyncConnection, series: int) -> Mapping[int, int] | None:
+        return await self.holding(conn, series)
 
     async def a_while(self) -> None:
         await asyncio.sleep(self.chance.random() / 500)
