@@ -16,7 +16,7 @@ from aggregator.stores.engine import Engine
 from aggregator.stores.state import Plan
 
 # One block an insert: the deduplication token then stands for all of it.
-_ONE_BLOCK: dict[str, str | int] = {
+ONE_BLOCK: dict[str, str | int] = {
     "async_insert": 0,
     "max_threads": 1,
     "max_block_size": 100_000_000,
@@ -74,7 +74,7 @@ class Applying:
         token = f"{plan.part}-{plan.first}-{plan.last}"
         for number, one in enumerate(statements):
             own = token if number == 0 else f"{token}-{number}"
-            settings = {**_ONE_BLOCK, "insert_deduplication_token": own}
+            settings = {**ONE_BLOCK, "insert_deduplication_token": own}
             await self._engine.execute(one.sql, one.params, settings)
         await self._on_step(name)
 

@@ -6,18 +6,24 @@ Each guard has a control: the same fault with the guard switched off gives a wro
 import asyncio
 import random
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
+from aggregator.applying import ONE_BLOCK
+from aggregator.rows import insert_keys
 from aggregator.scratch import Scratch
 from aggregator.staging import Staging
 from aggregator.stores import state
+from aggregator.stores.clickhouse import ClickHouseEngine
+from aggregator.stores.migrations import migrate
 from aggregator.worker import STEPS
 from meterline.kernel.meters import Aggregation
 from meterline.kernel.usage import HOLD_SOURCE
+from tests.support.engines import store_at
 from tests.support.partitioned import PartitionedLog
 from tests.support.sinks import OPTIONS, Sinks, running_sinks, until
 from tests.support.usage import canonical, meter
@@ -280,3 +286,30 @@ async def test_events_that_settle_holds_are_told_once(tmp_path: Path, any_url: s
         await log.send([canonical("hold1", '{"tokens": 2}', source=HOLD_SOURCE), *holds])
         await on.settle()
         assert sorted(on.follower.settled_events) == [("default", f"hold{n}") for n in range(5)]
+
+
+@pytest.mark.parametrize(("ordered", "stored"), [(True, 40), (False, 80)])
+async def test_a_token_stands_for_all_of_an_insert(
+    tmp_path: Path, ordered: bool, stored: int
+) -> None:
+    """However many blocks the scratch table has, which differs from one read to the next."""
+    engine = ClickHouseEngine(store_at(tmp_path / "store"))
+    try:
+        await migrate(engine)
+        for epoch, cuts in enumerate([[0, 40], [0, 10, 40]], 1):
+            scratch = Scratch(0, epoch)
+            for statement in scratch.ddl():
+                await engine.execute(statement)
+            for start, end in pairwise(cuts):
+                await engine.execute(
+                    f"INSERT INTO {scratch.events} (part, off, idx, id, h) SELECT 0, number, 1,"
+                    f" toString(number), number FROM numbers({start}, {end - start})"
+                )
+            statement = insert_keys(scratch, verdicts=False)
+            if not ordered:
+                statement = statement[: statement.index("ORDER BY")]
+            token = {"insert_deduplication_token": "0-1-40"}
+            await engine.execute(statement, {}, {**ONE_BLOCK, **token})
+        assert await engine.query("SELECT count() FROM keys") == [(stored,)]
+    finally:
+        await engine.close()
