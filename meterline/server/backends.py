@@ -100,7 +100,10 @@ class KafkaSettings(Section):
     prefetch_events: Positive = Field(
         100_000, description="Events of a partition that a sink holds ready at most."
     )
-    prefetch_bytes: Positive = Field(64 * MIB, description="The same in bytes.")
+    prefetch_bytes: Positive = Field(
+        128 * MIB,
+        description="Memory for events that a sink holds ready, over all its partitions, in bytes.",
+    )
     session_timeout_seconds: Seconds = Field(
         10.0, description="A sink that is silent for so long loses its partitions to others."
     )
