@@ -54,6 +54,8 @@ class RecordSpec:
     query: str | None = None
     description: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    check_id: str | None = None
+    """The check that allowed the call. It is not part of the record."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,8 @@ class Recorded:
     requests: Decimal
     time: datetime
     """When the call was."""
+    check_id: str | None = None
+    """The check that allowed it."""
 
 
 OnRecorded = Callable[[Recorded], Awaitable[None]]

@@ -149,6 +149,7 @@ class UsageService:
             cost_usd=record.amount("costUsd"),
             requests=_ONE if spec.usage.requests is None else spec.usage.requests,
             time=record.time,
+            check_id=spec.check_id,
         )
         for listener in self.on_recorded:
             try:

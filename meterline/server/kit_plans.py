@@ -25,6 +25,7 @@ from entitlements.plans.parmot import Recorder
 from entitlements.plans.payments import api as payments_api
 from entitlements.plans.payments.service import StripeService
 from entitlements.plans.service import PlanService
+from entitlements.plans.settling import Settled, Settling
 from entitlements.plans.summary import SummaryService
 from entitlements.plans.worker import PlanWorker
 from entitlements.services.means import Means
@@ -71,6 +72,7 @@ class PlanKit:
     payments: StripeService
     summaries: SummaryService
     worker: PlanWorker
+    settling: Settling
     routers: Sequence[APIRouter]
     """They come before those of subjects, whose paths match some of theirs."""
 
@@ -81,7 +83,10 @@ class PlanKit:
 
     async def recorded(self, told: Recorded) -> None:
         """An `OnRecorded` for the service of records."""
-        await self.checks.recorded(told.namespace, told.subject, int(told.tokens))
+        check_id = told.check_id
+        await self.checks.recorded(told.namespace, told.subject, int(told.tokens), check_id)
+        if check_id is not None:
+            self.settling.recorded(Settled(told.namespace, told.subject, check_id))
 
     async def erase(self, namespace: str, subject: str) -> None:
         """Forget all that plans know of a subject."""
@@ -105,6 +110,7 @@ async def running_plans(parts: PlanParts, *, work: bool = True) -> AsyncIterator
     async def wait() -> None:
         await means.usage.wait(options.wait_seconds)
 
+    settling = Settling(parts.holds, wait)
     kit = PlanKit(
         plans,
         members,
@@ -112,18 +118,21 @@ async def running_plans(parts: PlanParts, *, work: bool = True) -> AsyncIterator
         payments,
         summaries,
         worker,
+        settling,
         [
             routes.router(plans, members, summaries, means.limits),
             payments_api.router(payments),
             parmot.router(plans, members, checks, summaries, parts.recorder, wait),
         ],
     )
+    settling.start()
     if work:
         worker.start()
     try:
         yield kit
     finally:
         await worker.stop()
+        await settling.stop()
         await limiter.close()
 
 

@@ -54,6 +54,11 @@ Body = Annotated[
 ]
 """What a provider answered."""
 
+_CHECK_ID = (
+    "The `checkId` of the check that allowed the call: what it set aside goes back when this usage"
+    " is counted."
+)
+
 
 class TermsBody(Wire):
     """Terms of a price beside the standard ones."""
@@ -120,11 +125,12 @@ class UsageBody(CountsBody):
     estimated: StrictBool = Field(False, description="The counts are not exact.")
     description: Text | None = None
     metadata: Metadata | None = None
+    check_id: Text | None = Field(None, description=_CHECK_ID)
 
     def spec(self, limits: UsageLimits, effect_id: str | None) -> RecordSpec:
         """The meaning. `effect_id` is the id when the body has none."""
         check_texts(self, limits, ("model_id", "transaction_id", "account_id", "external_id",
-                                    "provider", "id"))  # fmt: skip
+                                    "provider", "id", "check_id"))  # fmt: skip
         check_length("description", self.description, limits.max_description_length)
         return RecordSpec(
             model=self.model_id.strip(),
@@ -140,6 +146,7 @@ class UsageBody(CountsBody):
             estimated=self.estimated,
             description=self.description,
             metadata=self.metadata or {},
+            check_id=self.check_id,
         )
 
     def _subject(self) -> str:
@@ -197,11 +204,12 @@ class TrackBody(TermsBody):
     estimated: StrictBool = False
     transaction_id: Text | None = None
     metadata: Metadata | None = None
+    check_id: Text | None = Field(None, description=_CHECK_ID)
 
     def spec(self, limits: UsageLimits, effect_id: str | None) -> RecordSpec:
         """The meaning."""
         check_texts(self, limits, ("key", "conversation_id", "provider", "model_id", "subject",
-                                    "id", "transaction_id"))  # fmt: skip
+                                    "id", "transaction_id", "check_id"))  # fmt: skip
         check_length("query", self.query, limits.max_query_length)
         self._check_tags(limits)
         found = self._extracted()
@@ -222,6 +230,7 @@ class TrackBody(TermsBody):
             estimated=self.estimated,
             query=self.query,
             metadata=self.metadata or {},
+            check_id=self.check_id,
         )
 
     def _check_tags(self, limits: UsageLimits) -> None:
