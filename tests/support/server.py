@@ -49,6 +49,8 @@ class MeterlineServer:
         self.data_dir = data_dir
         self.arguments = list(arguments)
         self.environment = dict(environment or {})
+        self.program = [sys.executable, "-m", "meterline"]
+        """What runs the command line: fault tests put something before it."""
         self.url = ""
         self.log: list[str] = []
         self._process: subprocess.Popen[str] | None = None
@@ -97,7 +99,7 @@ class MeterlineServer:
         assert self._process is None
         self._listening.clear()
         self.data_dir.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "meterline", "serve", "--host", "127.0.0.1"]
+        command = [*self.program, "serve", "--host", "127.0.0.1"]
         command += ["--port", "0", "--data-dir", str(self.data_dir), *self.arguments]
         self._process = subprocess.Popen(
             command,
