@@ -6,7 +6,7 @@ of them admit it. So what one limit refuses has used nothing of any other.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import lru_cache
@@ -28,6 +28,7 @@ from entitlements.plans.model import (
     Refusal,
 )
 from entitlements.plans.options import PlanOptions
+from entitlements.plans.rates import RateAnswer
 from entitlements.plans.stores import members as store
 from entitlements.plans.stores.members import LiveUsage, Looked, Set
 from entitlements.plans.stores.plans import Terms, overrides_of, terms_of
@@ -153,32 +154,36 @@ class CheckService:
         check_id = check_id or new_ulid(now)
         looked = await store.look_up(self._hot, namespace, asked.subject)
         known = await self._known(namespace, asked.subject, looked, now)
-        decision = Decision(asked.subject, check_id, known.plan, None, known.states)
+
+        def decided(
+            refusal: Refusal | None,
+            rates: RateAnswer | None = None,
+            holds: Sequence[OpenedHold] = (),
+        ) -> Decision:
+            states = known.states
+            if rates is not None:
+                states = [*states, *decide.rate_states(rates.states)]
+                refusal = refusal or _over(rates)
+            return Decision(asked.subject, check_id, known.plan, refusal, states, holds)
+
         refusal = await self._refusal(namespace, asked, known)
-        if refusal is not None:
-            return replace(decision, refusal=refusal)
         rates = decide.rate_limits(known.limits)
-        if asked.hold_seconds is None and not rates.any:
-            return decision
+        if refusal is not None or (asked.hold_seconds is None and not rates.any):
+            return decided(refusal)
         tokens = int(asked.estimate.tokens or 0)
+        whose = (namespace, asked.subject, rates, tokens)
         if not asked.consume or asked.hold_seconds is not None:
-            answer = await self._limiter.peek(namespace, asked.subject, rates, tokens)
-            states = [*known.states, *decide.rate_states(answer.states)]
-            decision = replace(decision, limits=states)
-            if answer.tightest is not None:
-                return replace(decision, refusal=decide.over_rate(answer.tightest))
-            if not asked.consume:
-                return decision
+            looked_at = await self._limiter.peek(*whose)
+            if not asked.consume or not looked_at.admitted:
+                return decided(None, looked_at)
         holds, refusal = await self._hold(namespace, asked, known, check_id)
         if refusal is not None or not rates.any:
-            return replace(decision, refusal=refusal, holds=holds)
-        answer = await self._limiter.admit(namespace, asked.subject, rates, tokens, check_id)
-        states = [*known.states, *decide.rate_states(answer.states)]
-        decision = replace(decision, limits=states)
-        if answer.tightest is not None:
-            await self._give_back(namespace, asked.subject, holds)
-            return replace(decision, refusal=decide.over_rate(answer.tightest))
-        return replace(decision, holds=holds)
+            return decided(refusal, None, holds)
+        answer = await self._limiter.admit(*whose, check_id)
+        if answer.admitted:
+            return decided(None, answer, holds)
+        await self._give_back(namespace, asked.subject, holds)
+        return decided(None, answer)
 
     async def recorded(
         self, namespace: str, subject: str, tokens: int, check_id: str | None = None
@@ -319,6 +324,11 @@ class CheckService:
     async def _give_back(self, namespace: str, subject: str, holds: Sequence[OpenedHold]) -> None:
         for hold in holds:
             await self._holds.release(namespace, subject, hold.feature, hold.id)
+
+
+def _over(rates: RateAnswer) -> Refusal | None:
+    tightest = rates.tightest
+    return None if tightest is None else decide.over_rate(tightest)
 
 
 def _amounts(estimate: Estimate, limits: Limits) -> list[tuple[str, Decimal, Decimal | None]]:

@@ -1,8 +1,9 @@
 """The order and the words of refusals. Pure."""
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from functools import lru_cache
 
 from entitlements.access import Access
 from entitlements.balance.exact import ROOM, ZERO
@@ -19,8 +20,13 @@ _MICROS = 1_000_000
 
 
 def month_of(now: datetime) -> Period:
-    """The calendar month of UTC that holds an instant."""
-    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    """The calendar month that holds an instant of UTC."""
+    return _month(now.year, now.month)
+
+
+@lru_cache(24)
+def _month(year: int, month: int) -> Period:
+    start = datetime(year, month, 1, tzinfo=UTC)
     return Period(start, shift(start, _MONTH, 1))
 
 

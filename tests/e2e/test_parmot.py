@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.environments import python_with, succeed
-from tests.support.server import MeterlineServer, run_cli
+from tests.support.server import MeterlineServer
 
 _FOLDER = Path(__file__).parents[1] / "sdk-py" / "parmot"
 _FLOWS = 5
@@ -20,13 +20,3 @@ def parmot_python() -> str:
 def test_the_flows(parmot_python: str, server: MeterlineServer) -> None:
     told = succeed(_FOLDER, parmot_python, "flows.py", server.url, "any")
     assert len(told.splitlines()) == _FLOWS
-
-
-def test_the_flows_with_an_api_key(parmot_python: str, tmp_path: Path) -> None:
-    data = tmp_path / "data"
-    made = run_cli("keys", "create", "--scope", "admin", "--data-dir", data, cwd=tmp_path)
-    assert made.returncode == 0, made.stderr
-    key = made.stdout.split()[-1]
-    with MeterlineServer(data) as running:
-        told = succeed(_FOLDER, parmot_python, "flows.py", running.url, key)
-        assert len(told.splitlines()) == _FLOWS
