@@ -1,10 +1,7 @@
 """Groups of requests about holds: one transaction each, in the order in which they came."""
 
-import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-
-from sqlalchemy.exc import IntegrityError
 
 from entitlements.events import UsageEvent
 from entitlements.holds import store
@@ -12,7 +9,7 @@ from entitlements.holds.book import Account, Book, Confirm, Expire, Item, Open, 
 from entitlements.holds.model import Hold, Place
 from entitlements.stores.live import LiveRow
 from meterline.db.engine import Database
-from meterline.db.steps import Steps, in_transaction
+from meterline.db.steps import CollisionError, Steps, in_transaction
 from meterline.kernel.errors import UnavailableError
 from meterline.kernel.instants import to_micros
 
@@ -53,7 +50,7 @@ class Groups:
             except _MissingError as missing:
                 async with self._database.transaction() as conn:
                     await store.create(conn, missing.places)
-            except (IntegrityError, sqlite3.IntegrityError):
+            except CollisionError:
                 # Another process has opened a hold of the same id: now it can be read.
                 continue
             else:

@@ -14,10 +14,13 @@ from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from meterline.db.engine import Database
+from meterline.db.engine import Database, _passing_errors
+from meterline.db.postgres import is_passing
 from meterline.kernel.errors import UnavailableError
 
 T = TypeVar("T")
+_CONSTRAINT = "23"
+"""The class of PostgreSQL's states for constraints that are broken."""
 Row = Sequence[Any]
 Texts = Mapping[str, str]
 """A statement for each dialect."""
@@ -58,25 +61,60 @@ def plain(statement: str) -> Texts:
     return {"sqlite": statement, "postgresql": numbered}
 
 
-async def in_transaction(database: Database, steps: Steps[T]) -> T:
-    """Run steps as one transaction; errors as of `Database.transaction`.
+class CollisionError(Exception):
+    """A row is there already, or another constraint was broken: nothing was written."""
 
-    A breach of a constraint is an `IntegrityError` of SQLAlchemy or of sqlite3.
-    """
-    if database.dialect != "sqlite":
-        async with database.transaction() as conn:
-            return await on(conn, steps)
-    # No transaction is begun here: the thread does that, so that there is one hop and no more.
-    async with database._writer.connect() as conn:
-        driver = (await conn.get_raw_connection()).driver_connection
-        assert driver is not None
-        try:
-            result: T = await driver._execute(_whole, driver, steps)
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED"):
-                raise UnavailableError("the database is busy") from error
-            raise
+
+async def in_transaction(database: Database, steps: Steps[T]) -> T:
+    """Run steps as one transaction; errors as of `Database.transaction`, and `CollisionError`."""
+    # No transaction is begun through SQLAlchemy: its way to the driver costs more than the work.
+    with _passing_errors():
+        async with database._writer.connect() as conn:
+            driver = (await conn.get_raw_connection()).driver_connection
+            assert driver is not None
+            if database.dialect == "sqlite":
+                return await _in_its_thread(driver, steps)
+            return await _on_its_protocol(driver, steps)
+
+
+async def _in_its_thread(driver: Any, steps: Steps[T]) -> T:
+    try:
+        result: T = await driver._execute(_whole, driver, steps)
+    except sqlite3.IntegrityError as error:
+        raise CollisionError(str(error)) from error
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED"):
+            raise UnavailableError("the database is busy") from error
+        raise
     return result
+
+
+async def _on_its_protocol(driver: Any, steps: Steps[T]) -> T:
+    try:
+        async with driver.transaction(isolation="read_committed"):
+            return await _by(driver, steps)
+    except Exception as error:
+        if (getattr(error, "sqlstate", None) or "").startswith(_CONSTRAINT):
+            raise CollisionError(str(error)) from error
+        if is_passing(error) or isinstance(error, OSError | TimeoutError) or driver.is_closed():
+            raise UnavailableError("the database is away or busy") from error
+        raise
+
+
+async def _by(driver: Any, steps: Steps[T]) -> T:
+    answer: Any = None  # As generators are begun.
+    try:
+        while True:
+            step = steps.send(answer)
+            text = step.statement["postgresql"]
+            if isinstance(step, Each):
+                await driver.executemany(text, step.rows)
+                answer = ()
+            else:
+                answer = await driver.fetch(text, *step.asked("postgresql"))
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 async def on(conn: AsyncConnection, steps: Steps[T]) -> T:
