@@ -1,6 +1,8 @@
 """What the kit asks of the other services: events written by ingest, meters by the aggregator."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
@@ -14,6 +16,8 @@ from meterline.kernel.quantity import format_number
 from meterline.web.json import encode
 
 _BATCH = b"application/cloudevents-batch+json"
+_READY_SECONDS = 5.0
+_LOOK_SECONDS = 0.05
 
 
 class IngestWriter:
@@ -37,8 +41,20 @@ class AggregatorMeters:
         self._meters = meters
 
     async def ensure(self, namespace: str, specs: Sequence[MeterSpec]) -> None:
-        """See `MeterMaker.ensure`."""
+        """See `MeterMaker.ensure`.
+
+        A new meter first reads the events that are already there. It is waited for, so that the
+        first caller is not sent away, but not for long.
+        """
         await self._meters.reconcile(namespace, specs)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_READY_SECONDS):
+                while not await self._are_ready(namespace, {spec.slug for spec in specs}):
+                    await asyncio.sleep(_LOOK_SECONDS)
+
+    async def _are_ready(self, namespace: str, slugs: Set[str]) -> bool:
+        meters = [one for one in await self._meters.list(namespace) if one.slug in slugs]
+        return all(self._meters.status(one).state == "ready" for one in meters)
 
 
 def _cloud_event(event: UsageEvent) -> dict[str, Any]:
