@@ -7,7 +7,7 @@ the last one in a log.
 """
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -20,6 +20,7 @@ from entitlements.plans.stores.rates import ChunkKey, Key
 from entitlements.plans.tokens import TokenLog
 from entitlements.plans.windows import MissingChunk, RequestLog
 from meterline.db.engine import Database
+from meterline.db.steps import Steps, in_transaction, on
 from meterline.kernel.clock import Clock
 from meterline.kernel.grouping import Grouping
 from meterline.kernel.instants import to_micros
@@ -60,6 +61,14 @@ class _Open:
     missing: set[int] = field(default_factory=set)
 
 
+class _MissingError(Exception):
+    """Subjects that have no row to be locked yet."""
+
+    def __init__(self, keys: Sequence[Key]) -> None:
+        super().__init__()
+        self.keys = keys
+
+
 class RateLimiter:
     """Decides about rates. Close it at the end."""
 
@@ -90,17 +99,8 @@ class RateLimiter:
         self, namespace: str, subject: str, limits: RateLimits, tokens: int
     ) -> RateAnswer:
         """What `admit` would answer; nothing is used."""
-        key = (namespace, subject)
         async with self._database.read() as conn:
-            kept = (await store.load(conn, [key], lock=False)).get(key)
-            one = _opened(kept, [0], self._clock())
-            while True:
-                now = max(to_micros(self._clock()), one.log.requests.last)
-                try:
-                    return decide(one.log, limits, now, tokens=tokens, consume=False)
-                except MissingChunk as missing:
-                    one.missing = {missing.number}
-                    await self._load_chunks(conn, {key: one})
+            return await on(conn, self._peek((namespace, subject), limits, tokens))
 
     async def erase(self, conn: AsyncConnection, namespace: str, subject: str) -> None:
         """Forget a subject, in the caller's transaction."""
@@ -116,26 +116,43 @@ class RateLimiter:
             places[item.key].append(place)
         keys = sorted(places, key=lambda key: (key[0].encode(), key[1].encode()))
         while True:
-            async with self._database.transaction() as conn:
-                kept = await store.load(conn, keys, lock=True)
-                missing = [key for key in keys if key not in kept]
-                if not missing or self._database.dialect == "sqlite":
-                    return await self._decide(conn, group, places, kept)
-            await self._make(missing)
+            try:
+                return await in_transaction(self._database, self._steps(group, places, keys))
+            except _MissingError as missing:
+                await self._make(missing.keys)
+
+    def _steps(
+        self, group: Sequence[Ask | Recorded], places: Mapping[Key, list[int]], keys: Sequence[Key]
+    ) -> Steps[Sequence[RateAnswer | Exception]]:
+        kept = yield from store.load(keys, lock=True)
+        missing = [key for key in keys if key not in kept]
+        if missing and self._database.dialect != "sqlite":
+            raise _MissingError(missing)
+        return (yield from self._decide(group, places, kept))
+
+    def _peek(self, key: Key, limits: RateLimits, tokens: int) -> Steps[RateAnswer]:
+        kept = yield from store.load([key], lock=False)
+        one = _opened(kept.get(key), [0], self._clock())
+        while True:
+            now = max(to_micros(self._clock()), one.log.requests.last)
+            try:
+                return decide(one.log, limits, now, tokens=tokens, consume=False)
+            except MissingChunk as missing:
+                one.missing = {missing.number}
+                yield from self._load_chunks({key: one})
 
     async def _make(self, keys: Sequence[Key]) -> None:
         """Rows to be locked, in a transaction of their own: it locks in the same order."""
         now = self._clock()
-        async with self._database.transaction() as conn:
-            await store.make(conn, {key: _state(_opened(None, [], now)) for key in keys})
+        fresh = {key: _state(_opened(None, [], now)) for key in keys}
+        await in_transaction(self._database, store.make(fresh))
 
-    async def _decide(
+    def _decide(
         self,
-        conn: AsyncConnection,
         group: Sequence[Ask | Recorded],
-        places: dict[Key, list[int]],
-        kept: dict[Key, bytes],
-    ) -> Sequence[RateAnswer | Exception]:
+        places: Mapping[Key, list[int]],
+        kept: Mapping[Key, bytes],
+    ) -> Steps[Sequence[RateAnswer | Exception]]:
         at = self._clock()
         logs = {key: _opened(kept.get(key), todo, at) for key, todo in places.items()}
         answers: list[RateAnswer | Exception] = [RateAnswer(True, ())] * len(group)
@@ -146,13 +163,11 @@ class RateLimiter:
                 _decide_all(one, group, answers, now)
             waiting = {key: one for key, one in waiting.items() if one.missing}
             if waiting:
-                await self._load_chunks(conn, waiting)
-        await self._keep(conn, logs, kept)
+                yield from self._load_chunks(waiting)
+        yield from self._keep(logs, kept)
         return answers
 
-    async def _keep(
-        self, conn: AsyncConnection, logs: dict[Key, _Open], kept: dict[Key, bytes]
-    ) -> None:
+    def _keep(self, logs: Mapping[Key, _Open], kept: Mapping[Key, bytes]) -> Steps[None]:
         chunks: dict[ChunkKey, Sequence[int]] = {}
         needless: dict[Key, int] = {}
         changed = {key: one for key, one in logs.items() if one.changed}
@@ -166,12 +181,14 @@ class RateLimiter:
                 if below - requests.base >= _TRIM_CHUNKS:
                     requests.base = needless[key] = below
         states = {key: _state(one) for key, one in changed.items()}
-        await store.save(conn, {key: state for key, state in states.items() if key in kept})
-        await store.make(conn, {key: state for key, state in states.items() if key not in kept})
-        await store.add_chunks(conn, chunks)
-        await store.forget_chunks(conn, needless)
+        yield from store.save({key: state for key, state in states.items() if key in kept})
+        yield from store.make({key: state for key, state in states.items() if key not in kept})
+        if chunks:
+            yield from store.add_chunks(chunks)
+        if needless:
+            yield from store.forget_chunks(needless)
 
-    async def _load_chunks(self, conn: AsyncConnection, logs: dict[Key, _Open]) -> None:
+    def _load_chunks(self, logs: Mapping[Key, _Open]) -> Steps[None]:
         wanted: dict[ChunkKey, _Open] = {}
         for key, one in logs.items():
             for number in one.missing:
@@ -182,7 +199,7 @@ class RateLimiter:
                 else:
                     one.log.requests.chunks[number] = known
             one.missing = set()
-        found = await store.load_chunks(conn, wanted) if wanted else {}
+        found = (yield from store.load_chunks(wanted)) if wanted else {}
         for name, one in wanted.items():
             if name in found:
                 one.log.requests.chunks[name[2]] = found[name]

@@ -1,7 +1,6 @@
-"""Logs of rates in the relational database. Functions run in the caller's transaction."""
+"""Logs of rates in the relational database, as steps of a transaction."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 import sqlalchemy as sa
@@ -11,13 +10,43 @@ from entitlements.plans.rates import RateLog
 from entitlements.plans.stores.tables import rate_chunks, rates
 from entitlements.plans.tokens import TokenLog
 from entitlements.plans.windows import RequestLog
-from meterline.db.tables import upsert
+from meterline.db.steps import Ask, Each, Steps, Texts, plain
 
 Key = tuple[str, str]
 """Namespace and subject."""
 ChunkKey = tuple[str, str, int]
 
-_IN_ONE_GO = 250
+_COLUMNS = "SELECT r.namespace, r.subject, r.state FROM"
+_LOAD: Texts = {
+    "sqlite": f"{_COLUMNS} json_each(?) AS wanted CROSS JOIN plan_rates AS r"
+    " ON r.namespace = json_extract(wanted.value, '$[0]') AND r.subject = json_extract(wanted.value, '$[1]')",
+    "postgresql": f"{_COLUMNS} unnest($1::text[], $2::text[]) AS wanted (namespace, subject)"
+    " JOIN plan_rates AS r USING (namespace, subject)",
+}
+_LOCK: Texts = {
+    "sqlite": _LOAD["sqlite"],
+    "postgresql": f"{_LOAD['postgresql']}"
+    ' ORDER BY r.namespace COLLATE "C", r.subject COLLATE "C" FOR UPDATE OF r',
+}
+_MAKE = plain(
+    "INSERT INTO plan_rates (namespace, subject, state) VALUES (?, ?, ?)"
+    " ON CONFLICT (namespace, subject) DO NOTHING"
+)
+_SAVE = plain("UPDATE plan_rates SET state = ? WHERE namespace = ? AND subject = ?")
+_CHUNK = "SELECT r.namespace, r.subject, r.chunk, r.entries FROM"
+_LOAD_CHUNKS: Texts = {
+    "sqlite": f"{_CHUNK} json_each(?) AS wanted CROSS JOIN plan_rate_chunks AS r"
+    " ON r.namespace = json_extract(wanted.value, '$[0]') AND r.subject = json_extract(wanted.value, '$[1]')"
+    " AND r.chunk = CAST(json_extract(wanted.value, '$[2]') AS INTEGER)",
+    "postgresql": f"{_CHUNK} unnest($1::text[], $2::text[], $3::text[])"
+    " AS wanted (namespace, subject, chunk) JOIN plan_rate_chunks AS r"
+    " ON r.namespace = wanted.namespace AND r.subject = wanted.subject"
+    " AND r.chunk = wanted.chunk::bigint",
+}
+_ADD = plain(
+    "INSERT INTO plan_rate_chunks (namespace, subject, chunk, entries) VALUES (?, ?, ?, ?)"
+)
+_FORGET = plain("DELETE FROM plan_rate_chunks WHERE namespace = ? AND subject = ? AND chunk < ?")
 
 
 class State(msgspec.Struct, array_like=True):
@@ -62,84 +91,39 @@ def state_of(born: int, log: RateLog) -> bytes:
     )
 
 
-async def load(conn: AsyncConnection, keys: Sequence[Key], *, lock: bool) -> dict[Key, bytes]:
+def load(keys: Sequence[Key], *, lock: bool) -> Steps[dict[Key, bytes]]:
     """The logs that there are; with `lock`, nobody else changes them in this transaction.
 
-    Locks are taken in the order of `keys`, which must be sorted by the bytes of their UTF-8.
+    Locks are taken in the order of the bytes of keys, whatever the database sorts by.
     """
-    found: dict[Key, bytes] = {}
-    for part in _parts(keys):
-        columns = sa.tuple_(rates.c.namespace, rates.c.subject)
-        query = sa.select(rates.c.namespace, rates.c.subject, rates.c.state)
-        query = query.where(columns.in_(part))
-        if lock:
-            query = query.with_for_update()
-            if conn.dialect.name == "postgresql":
-                query = query.order_by(rates.c.namespace.collate("C"), rates.c.subject.collate("C"))
-        found.update({(row[0], row[1]): row[2] for row in await conn.execute(query)})
-    return found
+    rows = yield Ask(_LOCK if lock else _LOAD, keys=keys)
+    return {(row[0], row[1]): row[2] for row in rows}
 
 
-async def make(conn: AsyncConnection, states: Mapping[Key, bytes]) -> None:
+def make(states: Mapping[Key, bytes]) -> Steps[None]:
     """Keep logs of subjects that have none; those that have one keep it."""
-    rows = [
-        {"namespace": key[0], "subject": key[1], "state": state} for key, state in states.items()
-    ]
-    if rows:
-        await conn.execute(upsert(conn, rates, ["namespace", "subject"], []), rows)
+    yield Each(_MAKE, [(*key, state) for key, state in states.items()])
 
 
-_SAVE = (
-    sa.update(rates)
-    .where(rates.c.namespace == sa.bindparam("of"), rates.c.subject == sa.bindparam("who"))
-    .values(state=sa.bindparam("new"))
-)
-
-
-async def save(conn: AsyncConnection, states: Mapping[Key, bytes]) -> None:
+def save(states: Mapping[Key, bytes]) -> Steps[None]:
     """Keep logs as they are now."""
-    if states:
-        await conn.execute(
-            _SAVE, [{"of": k[0], "who": k[1], "new": state} for k, state in states.items()]
-        )
+    yield Each(_SAVE, [(state, *key) for key, state in states.items()])
 
 
-async def load_chunks(
-    conn: AsyncConnection, keys: Collection[ChunkKey]
-) -> dict[ChunkKey, Sequence[int]]:
+def load_chunks(keys: Collection[ChunkKey]) -> Steps[dict[ChunkKey, Sequence[int]]]:
     """Full chunks."""
-    found: dict[ChunkKey, Sequence[int]] = {}
-    of = rate_chunks.c
-    for part in _parts(list(keys)):
-        query = sa.select(of.namespace, of.subject, of.chunk, of.entries)
-        query = query.where(sa.tuple_(of.namespace, of.subject, of.chunk).in_(part))
-        for row in await conn.execute(query):
-            found[row[0], row[1], row[2]] = _ENTRIES.decode(row[3])
-    return found
+    rows = yield Ask(_LOAD_CHUNKS, keys=[(key[0], key[1], str(key[2])) for key in keys])
+    return {(row[0], row[1], row[2]): _ENTRIES.decode(row[3]) for row in rows}
 
 
-async def add_chunks(conn: AsyncConnection, chunks: Mapping[ChunkKey, Sequence[int]]) -> None:
+def add_chunks(chunks: Mapping[ChunkKey, Sequence[int]]) -> Steps[None]:
     """Keep new full chunks."""
-    rows = [
-        {"namespace": k[0], "subject": k[1], "chunk": k[2], "entries": _ENCODER.encode(list(v))}
-        for k, v in chunks.items()
-    ]
-    if rows:
-        await conn.execute(sa.insert(rate_chunks), rows)
+    yield Each(_ADD, [(*key, _ENCODER.encode(list(one))) for key, one in chunks.items()])
 
 
-async def forget_chunks(conn: AsyncConnection, below: Mapping[Key, int]) -> None:
+def forget_chunks(below: Mapping[Key, int]) -> Steps[None]:
     """Drop the chunks of each subject whose numbers are lower."""
-    of = rate_chunks.c
-    statement = sa.delete(rate_chunks).where(
-        of.namespace == sa.bindparam("of"),
-        of.subject == sa.bindparam("who"),
-        of.chunk < sa.bindparam("below"),
-    )
-    if below:
-        await conn.execute(
-            statement, [{"of": k[0], "who": k[1], "below": n} for k, n in below.items()]
-        )
+    yield Each(_FORGET, [(*key, number) for key, number in below.items()])
 
 
 async def erase(conn: AsyncConnection, namespace: str, subject: str) -> None:
@@ -148,7 +132,3 @@ async def erase(conn: AsyncConnection, namespace: str, subject: str) -> None:
         await conn.execute(
             sa.delete(table).where(table.c.namespace == namespace, table.c.subject == subject)
         )
-
-
-def _parts(keys: Sequence[Any]) -> Iterable[Sequence[Any]]:
-    return (keys[start : start + _IN_ONE_GO] for start in range(0, len(keys), _IN_ONE_GO))
