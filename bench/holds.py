@@ -82,9 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--connections", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--subjects", type=int, default=64)
+    parser.add_argument("--postgresql", action="store_true", help="only on PostgreSQL")
     options = parser.parse_args(arguments)
     print(f"open + confirm, {options.connections} connections")
-    measure("SQLite", {}, options)
+    if not options.postgresql:
+        measure("SQLite", {}, options)
     binaries = find_binaries()
     if binaries is None:
         print("  PostgreSQL is not installed")

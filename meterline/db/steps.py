@@ -6,6 +6,7 @@ every hop between threads costs more than a statement; on PostgreSQL over the dr
 as part of a transaction that is under way.
 """
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Generator, Mapping, Sequence
@@ -19,6 +20,13 @@ from meterline.db.postgres import is_passing
 from meterline.kernel.errors import UnavailableError
 
 T = TypeVar("T")
+_BEGIN = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED;"
+    # Every step finds its rows by index; a table without statistics must not change that.
+    " SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;"
+    " SET LOCAL enable_mergejoin = off; SET LOCAL plan_cache_mode = force_generic_plan;"
+    " SET LOCAL jit = off"
+)
 _CONSTRAINT = "23"
 """The class of PostgreSQL's states for constraints that are broken."""
 Row = Sequence[Any]
@@ -91,14 +99,18 @@ async def _in_its_thread(driver: Any, steps: Steps[T]) -> T:
 
 async def _on_its_protocol(driver: Any, steps: Steps[T]) -> T:
     try:
-        async with driver.transaction(isolation="read_committed"):
-            return await _by(driver, steps)
-    except Exception as error:
+        await driver.execute(_BEGIN)
+        result = await _by(driver, steps)
+        await driver.execute("COMMIT")
+    except BaseException as error:
+        if not driver.is_closed():
+            await asyncio.shield(driver.execute("ROLLBACK"))
         if (getattr(error, "sqlstate", None) or "").startswith(_CONSTRAINT):
             raise CollisionError(str(error)) from error
         if is_passing(error) or isinstance(error, OSError | TimeoutError) or driver.is_closed():
             raise UnavailableError("the database is away or busy") from error
         raise
+    return result
 
 
 async def _by(driver: Any, steps: Steps[T]) -> T:
