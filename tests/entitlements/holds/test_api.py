@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from decimal import Decimal
+from typing import Any
 
 import pytest_asyncio
 
@@ -89,6 +90,7 @@ async def test_values_know_what_is_held(api: HeldHttp) -> None:
 
 
 async def test_bodies_that_mean_nothing_are_refused(api: HeldHttp) -> None:
+    body: Any
     for body in (
         {}, {"amount": 0}, {"amount": -1}, {"amount": "1"}, {"amount": 1, "colour": "red"},
         {"amount": 1, "id": "a b"}, {"amount": 1, "id": ""}, {"amount": 1, "onExcess": "maybe"},
