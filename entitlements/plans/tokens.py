@@ -1,7 +1,7 @@
 """Tokens a minute: what was recorded, and what is estimated of calls in flight. Pure.
 
 Recorded tokens count for a minute from when they are recorded; to keep the log short they are
-gathered by tenths of a second, each of which counts until its end has left the minute, so that
+gathered by quarters of a second, each of which counts until its end has left the minute, so that
 never more is admitted than the limit says. A check with an estimate counts as so many tokens from
 the check on, until its call is recorded, which then counts instead; or until a minute has passed.
 """
@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 WINDOW = 60_000_000
 """Microseconds."""
-_STEP = 100_000
-MAX_IN_FLIGHT = 1_000
-"""Estimates that are told apart; older ones beyond it count like recorded tokens."""
+_STEP = 250_000
+MAX_IN_FLIGHT = 64
+"""Estimates of a subject that are told apart; older ones beyond it count like recorded tokens."""
 
 
 @dataclass(slots=True)
@@ -20,7 +20,7 @@ class TokenLog:
     """The last minute of one subject. Instants are microseconds since 1970, ascending."""
 
     recorded: list[tuple[int, int]] = field(default_factory=list)
-    """(end of the tenth of a second, tokens)."""
+    """(end of the quarter of a second, tokens)."""
     in_flight: list[tuple[str, int, int]] = field(default_factory=list)
     """(id of the check, its instant, tokens)."""
 

@@ -19,7 +19,8 @@ ChunkKey = tuple[str, str, int]
 _COLUMNS = "SELECT r.namespace, r.subject, r.state FROM"
 _LOAD: Texts = {
     "sqlite": f"{_COLUMNS} json_each(?) AS wanted CROSS JOIN plan_rates AS r"
-    " ON r.namespace = json_extract(wanted.value, '$[0]') AND r.subject = json_extract(wanted.value, '$[1]')",
+    " ON r.namespace = json_extract(wanted.value, '$[0]')"
+    " AND r.subject = json_extract(wanted.value, '$[1]')",
     "postgresql": f"{_COLUMNS} unnest($1::text[], $2::text[]) AS wanted (namespace, subject)"
     " JOIN plan_rates AS r USING (namespace, subject)",
 }
@@ -36,7 +37,8 @@ _SAVE = plain("UPDATE plan_rates SET state = ? WHERE namespace = ? AND subject =
 _CHUNK = "SELECT r.namespace, r.subject, r.chunk, r.entries FROM"
 _LOAD_CHUNKS: Texts = {
     "sqlite": f"{_CHUNK} json_each(?) AS wanted CROSS JOIN plan_rate_chunks AS r"
-    " ON r.namespace = json_extract(wanted.value, '$[0]') AND r.subject = json_extract(wanted.value, '$[1]')"
+    " ON r.namespace = json_extract(wanted.value, '$[0]')"
+    " AND r.subject = json_extract(wanted.value, '$[1]')"
     " AND r.chunk = CAST(json_extract(wanted.value, '$[2]') AS INTEGER)",
     "postgresql": f"{_CHUNK} unnest($1::text[], $2::text[], $3::text[])"
     " AS wanted (namespace, subject, chunk) JOIN plan_rate_chunks AS r"

@@ -192,5 +192,5 @@ def test_a_recorded_call_takes_the_place_of_its_estimate() -> None:
     assert log.used == 107
     log.settle(1, 3_000_000)
     assert log.used == 8
-    log.forget(3_100_000 + MINUTE)
+    log.forget(3_250_000 + MINUTE)
     assert log.used == 0
