@@ -17,8 +17,11 @@ from meterline.db.engine import Database
 from meterline.kernel.clock import Clock
 
 _KEEP = timedelta(milliseconds=250)
+_ASK_SECONDS = 0.25
+"""How long `as_of` waits for the log to say where it ends."""
 _LOOK_SECONDS = (0.01, 0.25)
-_NEVER = datetime(1970, 1, 1, tzinfo=UTC)
+UNKNOWN = datetime(1970, 1, 1, tzinfo=UTC)
+"""The instant until which all is surely there when nothing is known."""
 _NOWHERE = Position(0, None)
 
 
@@ -59,6 +62,7 @@ class Freshness:
         self._known: tuple[datetime, datetime] | None = None
         self._asking = asyncio.Lock()
         self._caught_up: dict[int, datetime] = {}
+        self._ends: asyncio.Task[Mapping[int, int]] | None = None
 
     async def wait_visible(self, timeout_seconds: float) -> bool:
         """Wait until everything that the log has accepted by now is in the store."""
@@ -80,7 +84,10 @@ class Freshness:
         return reached
 
     async def visible_until(self) -> datetime:
-        """Every event that was acknowledged before this instant is in the store."""
+        """Every event that was acknowledged before this instant is in the store.
+
+        While the log does not say where it ends, all partitions count as behind.
+        """
         if self._local is not None and self._local.has_all():
             return await self._local.reached_until()
         async with self._asking:
@@ -90,20 +97,36 @@ class Freshness:
             return self._known[1]
 
     async def _look(self, now: datetime) -> datetime:
-        ends = await self._log.ends()
+        ends = await self._soon()
         places = await self._places()
+        if ends is None:
+            parts = self._caught_up.keys() | places.keys()
+            return min([self._behind(part, places) for part in parts], default=UNKNOWN)
         return min([self._until(part, end, places, now) for part, end in ends.items()], default=now)
+
+    async def _soon(self) -> Mapping[int, int] | None:
+        """The ends, None when the log cannot tell, or not soon; then it is not asked again before
+        it has answered. A question that is broken off could leave a connection behind."""
+        if self._ends is None:
+            self._ends = asyncio.ensure_future(self._log.ends())
+        await asyncio.wait([self._ends], timeout=_ASK_SECONDS)
+        if not self._ends.done():
+            return None
+        asked, self._ends = self._ends, None
+        return None if asked.exception() is not None else asked.result()
 
     def _until(
         self, part: int, end: int, places: Mapping[int, Position], now: datetime
     ) -> datetime:
-        place = places.get(part, _NOWHERE)
-        if end <= place.position:
+        if end <= places.get(part, _NOWHERE).position:
             self._caught_up[part] = now
             return now
+        return min(now, self._behind(part, places))
+
+    def _behind(self, part: int, places: Mapping[int, Position]) -> datetime:
         # What came after the last applied event is not there, and maybe nothing else is missing.
-        through = place.through_at or _NEVER
-        return min(now, max(through, self._caught_up.get(part, _NEVER)))
+        through = places.get(part, _NOWHERE).through_at or UNKNOWN
+        return max(through, self._caught_up.get(part, UNKNOWN))
 
     async def _places(self) -> Mapping[int, Position]:
         async with self._database.read() as conn:

@@ -37,6 +37,7 @@ from aggregator.stores import state
 from aggregator.stores.engine import UnreadableError
 from aggregator.stores.state import FencedError, Plan
 from meterline.eventlog.port import Record
+from meterline.kernel.errors import UnavailableError
 from meterline.kernel.usage import HOLD_SOURCE
 
 __all__ = [
@@ -129,7 +130,13 @@ class PartitionSink:
                 self._epoch = None
                 self._last_error = f"{type(error).__name__}: {error}"[:500]
                 self._parts.metrics.failures.inc()
-                log.exception("a plan failed and will be tried again", partition=self.part)
+                # What is away says so itself; anything else is worth its traceback.
+                tell = log.warning if isinstance(error, UnavailableError) else log.exception
+                tell(
+                    "a plan failed and will be tried again",
+                    partition=self.part,
+                    reason=self._last_error,
+                )
                 await _wait(stopping, delay)
                 delay = min(2 * delay, 30.0)
 

@@ -82,7 +82,10 @@ async def running_sink(
         stores.database,
         clock,
         SinkMetrics(metrics),
-        SinkOptions(**settings.sink.model_dump()),
+        SinkOptions(
+            **settings.sink.model_dump(),
+            redo_within_plans=stores.store.sink.layout.deduplication_window // 2,
+        ),
         NotifyingFollower(clock),
     )
     await sink.start(await SqlMeterStore(stores.database).all())

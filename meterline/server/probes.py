@@ -5,6 +5,7 @@ from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Gauge
 
+from aggregator.freshness import UNKNOWN
 from aggregator.stores.engine import Engine
 from aggregator.worker import PartitionStatus
 from meterline.db.engine import Database
@@ -69,12 +70,19 @@ def freshness_check(
     visible_until: Callable[[], Awaitable[datetime]], stalled_after_seconds: float, clock: Clock
 ) -> Check:
     """Whether what is answered is recent: not ok once sinks, wherever they run, stall."""
+    started = clock()
 
     async def check() -> CheckResult:
-        lag = (clock() - await visible_until()).total_seconds()
-        return CheckResult(lag <= stalled_after_seconds, {"lagSeconds": round(max(lag, 0.0), 3)})
+        lag = _lag(clock(), await visible_until(), started)
+        return CheckResult(lag <= stalled_after_seconds, {"lagSeconds": round(lag, 3)})
 
     return check
+
+
+def _lag(now: datetime, until: datetime, started: datetime) -> float:
+    """Seconds of lag; while nothing is known, those since the process asked first."""
+    since = started if until == UNKNOWN else until
+    return max((now - since).total_seconds(), 0.0)
 
 
 class FreshnessGauge:
@@ -88,6 +96,7 @@ class FreshnessGauge:
     ) -> None:
         self._visible_until = visible_until
         self._clock = clock
+        self._started = clock()
         self._gauge = Gauge(
             "meterline_freshness_lag_seconds",
             "Age of the oldest acknowledged event that answers may not have yet.",
@@ -97,10 +106,10 @@ class FreshnessGauge:
     async def refresh(self) -> None:
         """Ask; not a number while nobody can say."""
         try:
-            lag = (self._clock() - await self._visible_until()).total_seconds()
+            lag = _lag(self._clock(), await self._visible_until(), self._started)
         except MeterlineError:
             lag = float("nan")
-        self._gauge.set(max(lag, 0.0))
+        self._gauge.set(lag)
 
 
 class SinkGauges:

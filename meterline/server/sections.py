@@ -96,6 +96,12 @@ class SinkSettings(Section):
     stalled_after_seconds: Seconds = Field(
         30.0, description="Not ready when events wait and none was stored for this long."
     )
+    plans_at_once: Positive = Field(
+        2, description="Partitions of one process that store a step at a time, each in memory."
+    )
+    release_seconds: Seconds = Field(
+        5.0, description="How long a partition that another process takes over may finish its step."
+    )
 
 
 class AuthSettings(Section):

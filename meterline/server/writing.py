@@ -49,7 +49,8 @@ class AggregatorMeters:
         await self._meters.reconcile(namespace, specs)
         with suppress(TimeoutError):
             async with asyncio.timeout(_READY_SECONDS):
-                while not await self._are_ready(namespace, {spec.slug for spec in specs}):
+                slugs = {spec.slug for spec in specs}
+                while not await self._are_ready(namespace, slugs):  # noqa: ASYNC110
                     await asyncio.sleep(_LOOK_SECONDS)
 
     async def _are_ready(self, namespace: str, slugs: Set[str]) -> bool:
