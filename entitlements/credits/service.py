@@ -210,7 +210,9 @@ class CreditService:
                 return None
             if await live.kept(conn, *place) != kept:
                 return None
-            expired, _ = await on(conn, hold_store.due(place, to_micros(now)))
+            # Holds expire to the microsecond, balances are those of a millisecond's end.
+            at = to_micros(self._means.clock())
+            expired, _ = await on(conn, hold_store.due(place, at))
             held = account.held
             for hold in expired:
                 held = ROOM.subtract(held, hold.amount)
