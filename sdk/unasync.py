@@ -33,7 +33,8 @@ WORDS = (
     (r"\b_async\b", "_sync"),
     (r"\bAwaitable\[((?:[^\[\]]|\[[^\[\]]*\])+)\]", r"\1"),
     (r"\bAwaitable, ", ""),
-    (r"\basync_(capture\w*)", r"\1"),
+    (r"for one in page:\n            yield one", "yield from page"),
+    (r"\basync_(capture\w*|every)\b", r"\1"),
 )
 
 

@@ -18,8 +18,16 @@ from typing import Any, Literal
 from meterline_sdk import _json
 from meterline_sdk._request import Request
 from meterline_sdk._sync._client import Transport
+from meterline_sdk._sync._resource import JSON
 from meterline_sdk._sync.resources.events import Events
-from meterline_sdk.errors import APIError, BufferFullError, ConnectionFailedError, MeterlineError
+from meterline_sdk.errors import (
+    APIError,
+    BufferFullError,
+    ConflictError,
+    ConnectionFailedError,
+    MeterlineError,
+    NotFoundError,
+)
 
 logger = logging.getLogger("meterline_sdk")
 
@@ -179,8 +187,7 @@ class EventBuffer:
 
     def _without_refused(self, batch: list[Event], error: APIError) -> list[Event]:
         """The server names the bad events of a batch: the others are sent again without them."""
-        extensions = error.body.get("extensions")
-        found = extensions.get("validationErrors", ()) if isinstance(extensions, Mapping) else ()
+        found = error.said("validationErrors") or ()
         bad = {one.get("index") for one in found if isinstance(one, Mapping)} - {None}
         refused = [one for index, one in enumerate(batch) if index in bad] or batch
         self._on_drop(refused, error)
@@ -215,13 +222,20 @@ def buffer_to(base_url: str, api_key: str | None, **options: Any) -> EventBuffer
 
 
 def records_to(base_url: str, api_key: str | None, **options: Any) -> EventBuffer:
-    """A buffer of usage records (`id` and `body`), which are sent one by one, at once."""
+    """A buffer of requests (`path` and `body`), which are sent one by one, at once.
+
+    Records name themselves, so that one which is sent again counts once. What is given back may
+    have expired, or have been closed otherwise: then there is nothing to do (`lost`).
+    """
     transport = Transport(base_url, api_key)
 
-    def send(records: Sequence[Event]) -> None:
-        for record in records:
-            headers = {"content-type": "application/json", "idempotency-key": record["id"]}
-            content = _json.dumps(record["body"])
-            transport.send(Request("POST", "/api/v1/track", {}, content, headers))
+    def send(requests: Sequence[Event]) -> None:
+        for one in requests:
+            content = _json.dumps(one["body"])
+            try:
+                transport.send(Request("POST", one["path"], {}, content, JSON))
+            except (ConflictError, NotFoundError):
+                if not one.get("lost"):
+                    raise
 
     return EventBuffer(send, on_close=transport.close, **{**options, "batch_events": 1})

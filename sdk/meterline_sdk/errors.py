@@ -55,6 +55,11 @@ class APIError(MeterlineError):
         self.body = body
         self.headers = headers
 
+    def said(self, name: str) -> Any:
+        """A member beyond the standard ones, at the top or among the `extensions`."""
+        inner = self.body.get("extensions")
+        return self.body.get(name, inner.get(name) if isinstance(inner, Mapping) else None)
+
 
 class ValidationError(APIError):
     """The request is wrong, and will stay wrong. `faults` lists where, and why."""
@@ -62,9 +67,7 @@ class ValidationError(APIError):
     @property
     def faults(self) -> list[Mapping[str, Any]]:
         """Every fault that the server found: `where` and `reason`."""
-        extensions = self.body.get("extensions")
-        found = extensions.get("validationErrors") if isinstance(extensions, Mapping) else None
-        return list(found or ())
+        return list(self.said("validationErrors") or ())
 
 
 class UnauthorizedError(APIError):
@@ -74,19 +77,19 @@ class UnauthorizedError(APIError):
 class _LimitError(APIError):
     @property
     def limit_type(self) -> str | None:
-        """Which limit bit."""
-        value = self.body.get("limitType")
+        """Which limit bit: `monthlyTokenLimit`, `requestsPerMinute`, …, or a feature's key."""
+        value = self.said("limitType")
         return None if value is None else str(value)
 
     @property
     def current(self) -> Decimal | None:
         """What is used."""
-        return _decimal(self.body.get("current"))
+        return _decimal(self.said("current"))
 
     @property
     def limit(self) -> Decimal | None:
         """What may be used."""
-        return _decimal(self.body.get("limit"))
+        return _decimal(self.said("limit"))
 
 
 class UsageLimitError(_LimitError):
@@ -103,8 +106,8 @@ class BannedError(ForbiddenError):
     @property
     def reason(self) -> str | None:
         """Why."""
-        value = self.body.get("reason")
-        return None if value is None else str(value)
+        value = self.said("reason") or self.detail.partition(": ")[2]
+        return str(value) if value else None
 
 
 class NotFoundError(APIError):
@@ -121,7 +124,7 @@ class RateLimitError(_LimitError):
     @property
     def retry_after(self) -> float | None:
         """Seconds until it may work."""
-        value = self.body.get("retryAfter", self.headers.get("retry-after"))
+        value = self.said("retryAfter") or self.headers.get("retry-after")
         try:
             return None if value is None else float(value)
         except (TypeError, ValueError):

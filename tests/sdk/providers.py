@@ -198,7 +198,7 @@ def handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
                 status, answer = stub.refusal or (200, {"allowed": True})
                 self._json(answer, status)
             elif path == "/api/v1/track":
-                stub.tracked.append({**body, "id": self.headers["idempotency-key"]})
+                stub.tracked.append(body)
                 self._json({})
             else:
                 stub.calls.append((path, body))

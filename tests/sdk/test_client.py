@@ -50,7 +50,7 @@ def problem(status: int, **members: Any) -> httpx2.Response:
         (401, {}, UnauthorizedError),
         (402, {"limitType": "monthlyTokenLimit"}, UsageLimitError),
         (403, {}, ForbiddenError),
-        (403, {"limitType": "banned", "reason": "fraud"}, BannedError),
+        (403, {"limitType": "banned", "detail": "the subject is banned: fraud"}, BannedError),
         (404, {}, NotFoundError),
         (409, {}, ConflictError),
         (429, {"retryAfter": 2}, RateLimitError),
@@ -68,7 +68,8 @@ def test_every_refusal_has_its_error(
     ):
         meterline.meters.get("tokens")
     assert type(caught.value) is kind
-    assert (caught.value.status, caught.value.detail) == (status, "because")
+    detail = members.get("detail", "because")
+    assert (caught.value.status, caught.value.detail) == (status, detail)
     if isinstance(caught.value, BannedError):
         assert caught.value.reason == "fraud"
     if isinstance(caught.value, RateLimitError):
@@ -88,14 +89,16 @@ def test_a_retry_is_the_same_request_with_the_same_key() -> None:
         seen.append(request)
         if len(seen) == 1:
             raise httpx2.ConnectError("refused")
-        return problem(503) if len(seen) == 2 else httpx2.Response(204)
+        made = b'{"transactionId":"t","accountId":"a","amount":1.50,"status":"open"}'
+        return problem(503) if len(seen) == 2 else httpx2.Response(201, content=made)
 
     with client(answer) as meterline:
-        meterline.events._move("/api/v1/reservations", {"amount": Decimal("1.50")})
+        reserved = meterline.reservations.create("a", Decimal("1.50"))
+    assert str(reserved.amount) == "1.50"
     keys = {request.headers["idempotency-key"] for request in seen}
     assert len(seen) == 3
     assert len(keys) == 1
-    assert {request.content for request in seen} == {b'{"amount":1.50}'}
+    assert {request.content for request in seen} == {b'{"accountId":"a","amount":1.50}'}
     assert seen[0].headers["authorization"] == "Bearer secret"
 
 

@@ -14,37 +14,87 @@ from typing import Any, Self
 
 from meterline_sdk._async._meterline import AsyncMeterline
 from meterline_sdk._request import idempotency_key
+from meterline_sdk.models import Decision
+from meterline_sdk.providers.bounds import bound_of
 from meterline_sdk.providers.shape import Body, Kwargs, Method, Methods, Seen
 
 _COPIES = ("with_options", "copy")
+_ESTIMATES = ("tokens", "cost_usd", "credits")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call:
-    """One call of a provider on behalf of a subject."""
+    """One call of a provider on behalf of a subject; `allowed` is what the check answered."""
 
     id: str
     subject: str
     track: Mapping[str, Any]
     kwargs: Kwargs
     injected: bool
+    method: Method
+    allowed: Decision | None = None
 
 
 class AsyncTracker:
-    """Asks Meterline before calls, and tells it afterwards. `check=False` only tells."""
+    """Asks Meterline before calls, and tells it afterwards. See `AsyncTrackedOpenAI`."""
 
-    def __init__(self, meterline: AsyncMeterline, provider: str, *, check: bool = True) -> None:
+    def __init__(
+        self,
+        meterline: AsyncMeterline,
+        provider: str,
+        *,
+        check: bool = True,
+        reserve: bool = False,
+        hold_seconds: int = 900,
+        output_tokens: int = 4_096,
+    ) -> None:
+        if reserve and not check:
+            raise ValueError("reserve needs check: the check is what sets something aside")
         self._meterline = meterline
         self._provider = provider
         self._check = check
+        self._reserve = reserve
+        self._hold_seconds = hold_seconds
+        self._output_tokens = output_tokens
 
     async def before(self, call: Call) -> None:
         """Raises `UsageLimitError`, `RateLimitError`, `BannedError` when it must not be made."""
-        if self._check:
-            estimate = call.track.get("estimate") or {}
-            await self._meterline.require(
-                call.subject, model=call.kwargs.get("model"), **dict(estimate)
+        if not self._check:
+            return
+        estimate = dict(call.track.get("estimate") or {})
+        unknown = set(estimate).difference(_ESTIMATES)
+        if unknown:
+            raise TypeError(f"an estimate has {', '.join(_ESTIMATES)}, not {', '.join(unknown)}")
+        if self._reserve:
+            estimate = await self._most(call, estimate)
+        call.allowed = await self._meterline.require(
+            call.subject,
+            model=call.kwargs.get("model"),
+            hold_seconds=self._hold_seconds if self._reserve else None,
+            **estimate,
+        )
+
+    async def _most(self, call: Call, estimate: dict[str, Any]) -> dict[str, Any]:
+        """What to set aside: the caller's estimate, or the most that the call can use."""
+        if "credits" in estimate:
+            raise ValueError("credits are reserved and charged by capture_usage, not by reserve")
+        bound = bound_of(call.kwargs, self._output_tokens if call.method.answers else 0)
+        model = call.kwargs.get("model")
+        if "cost_usd" not in estimate and isinstance(model, str):
+            cost = await self._meterline.estimate_cost(
+                model,
+                provider=None if self._provider == "openai" else self._provider,
+                input_tokens=bound.input,
+                output_tokens=bound.output,
             )
+            if cost is not None:
+                estimate["cost_usd"] = cost
+        return {"tokens": bound.tokens, **estimate}
+
+    def unused(self, call: Call) -> None:
+        """The call failed: give back what was set aside; returns at once."""
+        if call.allowed is not None and call.allowed.holds:
+            self._meterline.give_back(call.subject, call.allowed.holds)
 
     def after(self, call: Call, body: Body, *, estimated: bool) -> None:
         """Record what was used; returns at once."""
@@ -56,6 +106,7 @@ class AsyncTracker:
             id=call.id,
             tags=call.track.get("tags"),
             conversation_id=call.track.get("conversation_id"),
+            check_id=None if call.allowed is None else call.allowed.check_id,
         )
 
 
@@ -112,14 +163,18 @@ class AsyncTracked:
 def _wrapped(value: Any, method: Method, tracker: AsyncTracker, raw: bool) -> Callable[..., Any]:
     def call_of(kwargs: Kwargs, user_id: str, track: Mapping[str, Any] | None) -> Call:
         prepared, injected = method.prepare(kwargs)
-        return Call(idempotency_key(), user_id, track or {}, prepared, injected)
+        return Call(idempotency_key(), user_id, track or {}, prepared, injected, method)
 
     async def called(
         *args: Any, user_id: str, track: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Any:
         call = call_of(kwargs, user_id, track)
         await tracker.before(call)
-        result = await value(*args, **call.kwargs)
+        try:
+            result = await value(*args, **call.kwargs)
+        except BaseException:
+            tracker.unused(call)
+            raise
         if raw:
             return AsyncTrackedRaw(result, method, tracker, call)
         return _result(result, method, tracker, call)
@@ -150,7 +205,9 @@ def _result(result: Any, method: Method, tracker: AsyncTracker, call: Call) -> A
     if call.kwargs.get("stream"):
         return AsyncTrackedStream(result, method, tracker, call)
     body = method.body(result, call.kwargs)
-    if body is not None:
+    if body is None:
+        tracker.unused(call)
+    else:
         tracker.after(call, body, estimated=False)
     return result
 
@@ -184,8 +241,12 @@ class AsyncTrackedStream:
         if begin is not None:
             self._ended = True  # nothing is used if this fails
             await self._tracker.before(self._call)
-            inner = begin()
-            self._inner = (await inner) if inspect.isawaitable(inner) else inner
+            try:
+                inner = begin()
+                self._inner = (await inner) if inspect.isawaitable(inner) else inner
+            except BaseException:
+                self._tracker.unused(self._call)
+                raise
             self._ended = False
         return self
 
@@ -284,7 +345,11 @@ class AsyncTrackedManager:
 
     async def __aenter__(self) -> AsyncTrackedStream:
         await self._tracker.before(self._call)
-        stream = await self._inner.__aenter__()
+        try:
+            stream = await self._inner.__aenter__()
+        except BaseException:
+            self._tracker.unused(self._call)
+            raise
         self._stream = AsyncTrackedStream(stream, self._method, self._tracker, self._call)
         return self._stream
 

@@ -1,20 +1,22 @@
 # Written by sdk/unasync.py from _async/_meterline.py: change that file.
 """The client."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 import httpx2
 
 from meterline_sdk import _json
 from meterline_sdk._events import event
 from meterline_sdk._json import body
-from meterline_sdk._request import Request, RetryPolicy, idempotency_key
+from meterline_sdk._request import Request, RetryPolicy, idempotency_key, segment
 from meterline_sdk._sync._client import Transport
+from meterline_sdk._sync._resource import JSON, every
 from meterline_sdk._sync.resources.credits import (
+    CreditRates,
     Credits,
     Holds,
     Reservations,
@@ -23,8 +25,9 @@ from meterline_sdk._sync.resources.credits import (
 from meterline_sdk._sync.resources.entitlements import Entitlements, Features
 from meterline_sdk._sync.resources.events import Events
 from meterline_sdk._sync.resources.meters import Meters
-from meterline_sdk._sync.resources.plans import Plans
-from meterline_sdk._sync.resources.subjects import Portal, Subjects
+from meterline_sdk._sync.resources.notifications import Notifications
+from meterline_sdk._sync.resources.plans import Plans, Stripe
+from meterline_sdk._sync.resources.subjects import Keys, Portal, Subjects
 from meterline_sdk._sync.resources.usage import Prices, Usage
 from meterline_sdk.buffer import EventBuffer, buffer_to, records_to
 from meterline_sdk.errors import (
@@ -34,7 +37,9 @@ from meterline_sdk.errors import (
     ServerError,
     UsageLimitError,
 )
-from meterline_sdk.models import Decision, Value
+from meterline_sdk.models import Decision, OpenedHold, Page, Value
+
+T = TypeVar("T")
 
 OnOutage = Literal["raise", "allow", "deny"]
 
@@ -81,9 +86,17 @@ class Meterline:
         self.credits = Credits(self.transport)
         self.reservations = Reservations(self.transport)
         self.transactions = Transactions(self.transport)
+        self.credit_rates = CreditRates(self.transport)
         self.plans = Plans(self.transport)
+        self.stripe = Stripe(self.transport)
         self.usage = Usage(self.transport)
         self.prices = Prices(self.transport)
+        self.notifications = Notifications(self.transport)
+        self.keys = Keys(self.transport)
+
+    def every(self, listing: Callable[..., Page[T]], *args: Any, **filters: Any) -> Iterator[T]:
+        """All items of a listing, page after page: `every(meterline.usage.list, key="bot")`."""
+        return every(listing, *args, **filters)
 
     @property
     def buffer(self) -> EventBuffer:
@@ -114,11 +127,15 @@ class Meterline:
         tokens: int | None = None,
         cost_usd: Decimal | None = None,
         credits: Decimal | int | None = None,
-        **more: Any,
+        hold_seconds: int | None = None,
+        dry_run: bool = False,
     ) -> Decision:
         """May the subject do this now? All its limits hold at once; a refusal is an answer.
 
-        `tokens`, `cost_usd` and `credits` are what it will use, as well as you know.
+        `tokens`, `cost_usd` and `credits` are what it will use, as well as you know. With
+        `hold_seconds` they are set aside for so long, where a limit or a balance is to hold;
+        recording the call with the decision's `check_id` gives them back (credits: confirm or
+        release the hold). A `dry_run` takes no request of the rates.
         """
         try:
             return self.require(
@@ -128,14 +145,15 @@ class Meterline:
                 tokens=tokens,
                 cost_usd=cost_usd,
                 credits=credits,
-                **more,
+                hold_seconds=hold_seconds,
+                dry_run=dry_run,
             )
         except (UsageLimitError, RateLimitError) as error:
-            return _json.read(Decision, {**error.body, "allowed": False})
+            return _refused(error)
         except ForbiddenError as error:
-            if "limitType" not in error.body:
+            if error.said("limitType") is None:
                 raise
-            return _json.read(Decision, {**error.body, "allowed": False})
+            return _refused(error)
         except (ConnectionFailedError, ServerError):
             if self._on_outage == "raise":
                 raise
@@ -150,7 +168,8 @@ class Meterline:
         tokens: int | None = None,
         cost_usd: Decimal | None = None,
         credits: Decimal | int | None = None,
-        **more: Any,
+        hold_seconds: int | None = None,
+        dry_run: bool = False,
     ) -> Decision:
         """As `check`, but a refusal raises.
 
@@ -159,10 +178,14 @@ class Meterline:
         """
         estimate = body(tokens=tokens, cost_usd=cost_usd, credits=credits)
         asked = body(
-            subject=subject, model=model, feature=feature, estimate=estimate or None, **more
+            subject=subject,
+            model=model,
+            feature=feature,
+            estimate=estimate or None,
+            hold=None if hold_seconds is None else {"ttlSeconds": hold_seconds},
+            dry_run=dry_run or None,
         )
-        headers = {"content-type": "application/json"}
-        request = Request("POST", "/api/v1/check", {}, _json.dumps(asked), headers, decides=True)
+        request = Request("POST", "/api/v1/check", {}, _json.dumps(asked), JSON, decides=True)
         try:
             return _json.read(Decision, self.transport.send(request))
         except (ConnectionFailedError, ServerError):
@@ -181,6 +204,23 @@ class Meterline:
                 raise
             return Value(has_access=self._on_outage == "allow", degraded=True)
 
+    def estimate_cost(
+        self, model: str, *, provider: str | None, input_tokens: int, output_tokens: int
+    ) -> Decimal | None:
+        """US dollars that so many tokens cost; None without a price, or when nobody can be asked.
+
+        When nobody can be asked and the policy is to raise, it raises.
+        """
+        try:
+            found = self.prices.cost(
+                model, provider=provider, input_tokens=input_tokens, output_tokens=output_tokens
+            )
+        except (ConnectionFailedError, ServerError):
+            if self._on_outage == "raise":
+                raise
+            return None
+        return found.cost_usd
+
     def record_response(
         self,
         subject: str,
@@ -191,10 +231,12 @@ class Meterline:
         id: str | None = None,
         tags: Sequence[str] | None = None,
         conversation_id: str | None = None,
+        check_id: str | None = None,
     ) -> bool:
         """Record in the background what a provider's answer says was used; returns at once.
 
-        It is counted once for its `id`. False when the buffer is full.
+        It is counted once for its `id`, and gives back what the check `check_id` set aside. False
+        when the buffer is full.
         """
         record = body(
             key=subject,
@@ -203,8 +245,17 @@ class Meterline:
             estimated=estimated or None,
             tags=tags,
             conversation_id=conversation_id,
+            check_id=check_id,
+            id=id or idempotency_key(),
         )
-        return self.records.put({"id": id or idempotency_key(), "body": record})
+        return self.records.put({"path": "/api/v1/track", "body": record})
+
+    def give_back(self, subject: str, holds: Sequence[OpenedHold]) -> None:
+        """Release in the background what a check set aside, for a call that used nothing."""
+        for one in holds:
+            place = f"/api/v1/subjects/{segment(subject)}/entitlements/{segment(one.feature_key)}"
+            path = f"{place}/holds/{segment(one.id)}/release"
+            self.records.put({"path": path, "body": {}, "lost": True})
 
     @property
     def records(self) -> EventBuffer:
@@ -232,3 +283,10 @@ class Meterline:
         traceback: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _refused(error: UsageLimitError | RateLimitError | ForbiddenError) -> Decision:
+    names = ("limitType", "limit", "current", "retryAfter", "subject", "plan")
+    said = {name: error.said(name) for name in names}
+    told = {name: value for name, value in said.items() if value is not None}
+    return _json.read(Decision, {**told, "detail": error.detail, "allowed": False})

@@ -52,7 +52,7 @@ def _guess(seen: Seen, kwargs: Kwargs) -> Body:
 
 _CHAT = Method("call", _chat_body, _watch, _guess)
 _STREAM = Method("stream", _chat_body, _watch, _guess)
-_META = Method("call", _meta_body, _watch, _guess)
+_META = Method("call", _meta_body, _watch, _guess, answers=False)
 
 METHODS: Methods = {
     "chat": _CHAT,

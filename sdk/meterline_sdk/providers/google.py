@@ -60,6 +60,6 @@ _GENERATE = Method("call", _body, _watch, _guess)
 METHODS: Methods = {
     "models.generate_content": _GENERATE,
     "models.generate_content_stream": Method("stream", _body, _watch, _guess),
-    "models.embed_content": _GENERATE,
+    "models.embed_content": Method("call", _body, _watch, _guess, answers=False),
 }
 """The asynchronous client has the same under `aio`."""

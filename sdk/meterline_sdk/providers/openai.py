@@ -139,5 +139,5 @@ METHODS: Methods = {
     "responses.create": _RESPOND,
     "responses.parse": _RESPOND,
     "responses.stream": Method("manager", _response_body, _watch_response, _guess_response),
-    "embeddings.create": Method("call", _embedding_body, _nothing, _guess_chat),
+    "embeddings.create": Method("call", _embedding_body, _nothing, _guess_chat, answers=False),
 }

@@ -40,6 +40,8 @@ class Method:
     """Whether a chunk is there only because `prepare` asked for it."""
     gather: Callable[[Seen, Any], None] = lambda _seen, _helper: None
     """Note what a helper has gathered, whichever way its caller read it."""
+    answers: bool = True
+    """Whether there are tokens of output."""
 
 
 Methods = Mapping[str, Method]

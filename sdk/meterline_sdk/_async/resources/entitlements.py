@@ -1,6 +1,6 @@
 """Features, entitlements, grants, and whether there is access."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -9,7 +9,9 @@ from meterline_sdk import _json
 from meterline_sdk._async._resource import AsyncResource
 from meterline_sdk._json import body
 from meterline_sdk._request import segment
-from meterline_sdk.models import Entitlement, Feature, Grant, Value
+from meterline_sdk.models import Entitlement, Feature, Grant, History, Page, Value
+
+_FEATURES = "/api/v1/features"
 
 
 class AsyncFeatures(AsyncResource):
@@ -18,7 +20,7 @@ class AsyncFeatures(AsyncResource):
     async def create(
         self,
         key: str,
-        name: str,
+        name: str | None = None,
         *,
         meter_slug: str | None = None,
         meter_group_by_filters: Mapping[str, str] | None = None,
@@ -32,42 +34,99 @@ class AsyncFeatures(AsyncResource):
             meter_group_by_filters=meter_group_by_filters,
             metadata=metadata,
         )
-        return _json.read(Feature, await self._send("POST", "/api/v1/features", asked))
+        return await self._make(Feature, _FEATURES, asked)
 
-    async def list(self) -> Sequence[Feature]:
-        """All features."""
-        return [_json.read(Feature, one) for one in await self._get("/api/v1/features")]
+    async def list(self, **filters: Any) -> Page[Feature]:
+        """Features: `meter_slug`, `include_archived`, `order_by`, `limit`, `offset`, …"""
+        return await self._page(Feature, _FEATURES, **filters)
+
+    async def get(self, key_or_id: str) -> Feature:
+        """One feature."""
+        return await self._get(Feature, f"{_FEATURES}/{segment(key_or_id)}")
 
     async def delete(self, key_or_id: str) -> None:
         """Archive a feature."""
-        await self._delete(f"/api/v1/features/{segment(key_or_id)}")
+        await self._delete(f"{_FEATURES}/{segment(key_or_id)}")
 
 
 class AsyncEntitlements(AsyncResource):
-    """`/api/v1/subjects/{subject}/entitlements`."""
+    """`/api/v1/subjects/{subject}/entitlements`, and those of all subjects.
+
+    Where it says `feature_key`, ids of the feature or of the entitlement do, too.
+    """
 
     async def create(self, subject: str, feature_key: str, **terms: Any) -> Entitlement:
         """Entitle a subject: `type="metered"`, `issue_after_reset=100`, `usage_period={…}`, …"""
         asked = {"type": "metered", **body(feature_key=feature_key, **terms)}
-        return _json.read(Entitlement, await self._send("POST", _path(subject), asked))
+        return await self._make(Entitlement, _path(subject), asked)
 
-    async def list(self, subject: str) -> Sequence[Entitlement]:
-        """What a subject is entitled to."""
-        return [_json.read(Entitlement, one) for one in await self._get(_path(subject))]
+    async def list(self, subject: str | None = None, **filters: Any) -> Page[Entitlement]:
+        """What a subject is entitled to, or all: `feature`, `include_deleted`, `limit`, …"""
+        path = "/api/v1/entitlements" if subject is None else _path(subject)
+        return await self._page(Entitlement, path, **filters)
+
+    async def get(self, subject: str, feature_key: str) -> Entitlement:
+        """One entitlement."""
+        return await self._get(Entitlement, _path(subject, feature_key))
+
+    async def get_by_id(self, id: str) -> Entitlement:
+        """One entitlement, whoever has it."""
+        return await self._get(Entitlement, f"/api/v1/entitlements/{segment(id)}")
+
+    async def override(self, subject: str, feature_key: str, **terms: Any) -> Entitlement:
+        """End an entitlement and begin another one at the same instant."""
+        asked = {"type": "metered", "featureKey": feature_key, **body(**terms)}
+        return await self._change(
+            Entitlement, "PUT", _path(subject, feature_key, "override"), asked
+        )
 
     async def delete(self, subject: str, feature_key: str) -> None:
         """End an entitlement."""
         await self._delete(_path(subject, feature_key))
 
-    async def value(self, subject: str, feature_key: str, *, time: datetime | None = None) -> Value:
-        """Whether the subject has access now (or had at `time`), with its balance."""
-        found = await self._get(_path(subject, feature_key, "value"), time=time)
-        return _json.read(Value, found)
+    async def value(
+        self,
+        subject: str,
+        feature_key: str,
+        *,
+        time: datetime | None = None,
+        wait: bool | None = None,
+    ) -> Value:
+        """Whether the subject has access now (or had at `time`), with its balance.
 
-    async def access(self, subject: str) -> Mapping[str, Value]:
+        With `wait`, everything that was acknowledged before is counted.
+        """
+        return await self._get(Value, _path(subject, feature_key, "value"), time=time, wait=wait)
+
+    async def access(
+        self, subject: str, *, time: datetime | None = None, wait: bool | None = None
+    ) -> Mapping[str, Value]:
         """The values of all features of a subject."""
-        found = await self._get(f"/api/v1/subjects/{segment(subject)}/access")
+        path = f"/api/v1/subjects/{segment(subject)}/access"
+        found = await self._get(dict[str, Any], path, time=time, wait=wait)
         return _json.read(dict[str, Value], found["entitlements"])
+
+    async def history(
+        self,
+        subject: str,
+        feature_key: str,
+        *,
+        from_: datetime | None = None,
+        to: datetime | None = None,
+        window_size: str | None = None,
+        window_time_zone: str | None = None,
+        wait: bool | None = None,
+    ) -> History:
+        """Usage and balances over time, by MINUTE, HOUR, DAY or MONTH."""
+        return await self._get(
+            History,
+            _path(subject, feature_key, "history"),
+            from_=from_,
+            to=to,
+            window_size=window_size,
+            window_time_zone=window_time_zone,
+            wait=wait,
+        )
 
     async def grant(
         self,
@@ -78,6 +137,8 @@ class AsyncEntitlements(AsyncResource):
         effective_at: datetime | None = None,
         priority: int | None = None,
         expiration: Mapping[str, Any] | None = None,
+        expires_at: datetime | None = None,
+        idempotency_key: str | None = None,
         **terms: Any,
     ) -> Grant:
         """Give a subject more to use. `effective_at` is now if not given."""
@@ -86,20 +147,41 @@ class AsyncEntitlements(AsyncResource):
             effective_at=effective_at or datetime.now(UTC),
             priority=priority,
             expiration=expiration,
+            expires_at=expires_at,
             **terms,
         )
-        return _json.read(
-            Grant, await self._send("POST", _path(subject, feature_key, "grants"), asked)
-        )
+        path = _path(subject, feature_key, "grants")
+        return await self._make(Grant, path, asked, key=idempotency_key)
 
-    async def grants(self, subject: str, feature_key: str) -> Sequence[Grant]:
-        """What a subject was given."""
-        found = await self._get(_path(subject, feature_key, "grants"))
-        return [_json.read(Grant, one) for one in found]
+    async def grants(
+        self, subject: str | None = None, feature_key: str | None = None, **filters: Any
+    ) -> Page[Grant]:
+        """What a subject was given for a feature; without both, all grants there are."""
+        if subject is not None and feature_key is not None:
+            return await self._page(Grant, _path(subject, feature_key, "grants"), **filters)
+        asked = {"subject": subject, "feature": feature_key, **filters}
+        return await self._page(Grant, "/api/v1/grants", **asked)
 
-    async def reset(self, subject: str, feature_key: str, **terms: Any) -> None:
+    async def void_grant(self, id: str, *, at: datetime | None = None) -> None:
+        """End a grant now, or at an instant; what it paid stays paid."""
+        await self._delete(f"/api/v1/grants/{segment(id)}", at=at)
+
+    async def reset(
+        self,
+        subject: str,
+        feature_key: str,
+        *,
+        effective_at: datetime | None = None,
+        retain_anchor: bool | None = None,
+        preserve_overage: bool | None = None,
+    ) -> None:
         """Begin a new usage period."""
-        await self._send("POST", _path(subject, feature_key, "reset"), body(**terms))
+        asked = body(
+            effective_at=effective_at,
+            retain_anchor=retain_anchor,
+            preserve_overage=preserve_overage,
+        )
+        await self._make(dict[str, Any], _path(subject, feature_key, "reset"), asked)
 
 
 def _path(subject: str, *rest: str) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from meterline_sdk import _json
 from meterline_sdk._async._resource import AsyncResource
 from meterline_sdk._request import Request
-from meterline_sdk.models import StoredEvent
+from meterline_sdk.models import Page, StoredEvent
 
 BATCH = "application/cloudevents-batch+json"
 
@@ -31,23 +31,29 @@ class AsyncEvents(AsyncResource):
         *,
         from_: datetime | None = None,
         to: datetime | None = None,
+        ingested_at_from: datetime | None = None,
+        ingested_at_to: datetime | None = None,
         subject: str | None = None,
         type: str | None = None,
         source: str | None = None,
         id: str | None = None,
         has_error: bool | None = None,
         limit: int | None = None,
-    ) -> Sequence[StoredEvent]:
+        cursor: str | None = None,
+    ) -> Page[StoredEvent]:
         """Stored events, newest first."""
-        found = await self._get(
+        return await self._page(
+            StoredEvent,
             "/api/v1/events",
             from_=from_,
             to=to,
+            ingested_at_from=ingested_at_from,
+            ingested_at_to=ingested_at_to,
             subject=subject,
             type=type,
             source=source,
             id=id,
             has_error=has_error,
             limit=limit,
+            cursor=cursor,
         )
-        return [_json.read(StoredEvent, one) for one in found]

@@ -8,7 +8,9 @@ from meterline_sdk import _json
 from meterline_sdk._async._resource import AsyncResource
 from meterline_sdk._json import body
 from meterline_sdk._request import segment
-from meterline_sdk.models import Meter, MeterResult
+from meterline_sdk.models import Meter, MeterResult, Page
+
+_METERS = "/api/v1/meters"
 
 
 class AsyncMeters(AsyncResource):
@@ -28,39 +30,62 @@ class AsyncMeters(AsyncResource):
         metadata: Mapping[str, str] | None = None,
     ) -> Meter:
         """Make a meter; it counts events that are already there."""
-        made = await self._send(
-            "POST",
-            "/api/v1/meters",
-            body(
-                slug=slug,
-                event_type=event_type,
-                aggregation=aggregation,
-                value_property=value_property,
-                group_by=group_by,
-                name=name,
-                description=description,
-                event_from=event_from,
-                metadata=metadata,
-            ),
+        asked = body(
+            slug=slug,
+            event_type=event_type,
+            aggregation=aggregation,
+            value_property=value_property,
+            group_by=group_by,
+            name=name,
+            description=description,
+            event_from=event_from,
+            metadata=metadata,
         )
-        return _json.read(Meter, made)
+        return await self._make(Meter, _METERS, asked)
 
-    async def list(self) -> Sequence[Meter]:
+    async def list(self) -> Page[Meter]:
         """All meters."""
-        return [_json.read(Meter, one) for one in await self._get("/api/v1/meters")]
+        return await self._page(Meter, _METERS)
 
     async def get(self, id_or_slug: str) -> Meter:
         """One meter."""
-        return _json.read(Meter, await self._get(f"/api/v1/meters/{segment(id_or_slug)}"))
+        return await self._get(Meter, f"{_METERS}/{segment(id_or_slug)}")
+
+    async def update(
+        self,
+        id_or_slug: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        group_by: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Meter:
+        """Change a meter; new groupBy keys are filled in for events that are already there."""
+        asked = body(name=name, description=description, group_by=group_by, metadata=metadata)
+        return await self._change(Meter, "PUT", f"{_METERS}/{segment(id_or_slug)}", asked)
 
     async def delete(self, id_or_slug: str) -> None:
         """Remove a meter; the events stay."""
-        await self._delete(f"/api/v1/meters/{segment(id_or_slug)}")
+        await self._delete(f"{_METERS}/{segment(id_or_slug)}")
 
-    async def subjects(self, id_or_slug: str) -> Sequence[str]:
+    async def subjects(
+        self, id_or_slug: str, *, from_: datetime | None = None, to: datetime | None = None
+    ) -> Sequence[str]:
         """Who has events in a meter."""
-        found: list[str] = await self._get(f"/api/v1/meters/{segment(id_or_slug)}/subjects")
-        return found
+        path = f"{_METERS}/{segment(id_or_slug)}/subjects"
+        return await self._page(str, path, from_=from_, to=to)
+
+    async def group_values(
+        self,
+        id_or_slug: str,
+        key: str,
+        *,
+        from_: datetime | None = None,
+        to: datetime | None = None,
+    ) -> Sequence[str]:
+        """The values that a groupBy key has."""
+        path = f"{_METERS}/{segment(id_or_slug)}/group-by/{segment(key)}/values"
+        return await self._page(str, path, from_=from_, to=to)
 
     async def query(
         self,
@@ -88,5 +113,5 @@ class AsyncMeters(AsyncResource):
             group_by=group_by,
             filter_group_by=filter_group_by,
         )
-        path = f"/api/v1/meters/{segment(id_or_slug)}/query"
+        path = f"{_METERS}/{segment(id_or_slug)}/query"
         return _json.read(MeterResult, await self._send("POST", path, asked))

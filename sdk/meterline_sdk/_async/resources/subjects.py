@@ -1,14 +1,16 @@
-"""Subjects, and tokens for their browsers."""
+"""Subjects, what their browsers may see, and API keys."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from meterline_sdk import _json
 from meterline_sdk._async._resource import AsyncResource
 from meterline_sdk._json import body
 from meterline_sdk._request import segment
-from meterline_sdk.models import PortalToken, Subject
+from meterline_sdk.models import Entitlement, Key, MeterResult, Page, PortalToken, Subject, Value
+
+_SUBJECTS = "/api/v1/subjects"
+_TOKENS = "/api/v1/portal/tokens"
 
 
 class AsyncSubjects(AsyncResource):
@@ -23,24 +25,24 @@ class AsyncSubjects(AsyncResource):
     ) -> Subject:
         """Make a subject, or change it."""
         one = body(key=key, display_name=display_name, metadata=metadata)
-        (made,) = await self._send("POST", "/api/v1/subjects", [one])
-        return _json.read(Subject, made)
+        (made,) = await self._make(list[Subject], _SUBJECTS, [one])
+        return made
 
-    async def list(self) -> Sequence[Subject]:
+    async def list(self, *, limit: int | None = None, cursor: str | None = None) -> Page[Subject]:
         """Subjects."""
-        return [_json.read(Subject, one) for one in await self._get("/api/v1/subjects")]
+        return await self._page(Subject, _SUBJECTS, limit=limit, cursor=cursor)
 
     async def get(self, key: str) -> Subject:
         """One subject."""
-        return _json.read(Subject, await self._get(f"/api/v1/subjects/{segment(key)}"))
+        return await self._get(Subject, f"{_SUBJECTS}/{segment(key)}")
 
     async def delete(self, key: str, *, purge_usage: bool = False) -> None:
         """Remove a subject; with `purge_usage` its usage is erased for good."""
-        await self._delete(f"/api/v1/subjects/{segment(key)}", purge_usage=purge_usage or None)
+        await self._delete(f"{_SUBJECTS}/{segment(key)}", purge_usage=purge_usage or None)
 
 
 class AsyncPortal(AsyncResource):
-    """`/api/v1/portal/tokens`."""
+    """`/api/v1/portal`: tokens, and what a client whose `api_key` is one may see."""
 
     async def create_token(
         self,
@@ -53,12 +55,60 @@ class AsyncPortal(AsyncResource):
         asked = body(
             subject=subject, expires_at=expires_at, allowed_meter_slugs=allowed_meter_slugs
         )
-        return _json.read(PortalToken, await self._send("POST", "/api/v1/portal/tokens", asked))
+        return await self._make(PortalToken, _TOKENS, asked)
 
-    async def list_tokens(self) -> Sequence[PortalToken]:
-        """Tokens that are valid; without their secrets."""
-        return [_json.read(PortalToken, one) for one in await self._get("/api/v1/portal/tokens")]
+    async def list_tokens(self, *, limit: int | None = None) -> Page[PortalToken]:
+        """Tokens, without their secrets."""
+        return await self._page(PortalToken, _TOKENS, limit=limit)
 
     async def invalidate_tokens(self, *, id: str | None = None, subject: str | None = None) -> None:
         """Make tokens worthless: one, a subject's, or all."""
-        await self._send("POST", "/api/v1/portal/tokens/invalidate", body(id=id, subject=subject))
+        await self._send("POST", f"{_TOKENS}/invalidate", body(id=id, subject=subject))
+
+    async def query(
+        self,
+        slug: str,
+        *,
+        from_: datetime | None = None,
+        to: datetime | None = None,
+        window_size: str | None = None,
+        window_time_zone: str | None = None,
+        group_by: Sequence[str] | None = None,
+    ) -> MeterResult:
+        """A meter's values of the token's subject."""
+        return await self._get(
+            MeterResult,
+            f"/api/v1/portal/meters/{segment(slug)}/query",
+            from_=from_,
+            to=to,
+            window_size=window_size,
+            window_time_zone=window_time_zone,
+            group_by=group_by,
+        )
+
+    async def entitlements(self, *, wait: bool | None = None) -> Page[Entitlement]:
+        """What the token's subject is entitled to, with the values of now."""
+        return await self._page(Entitlement, "/api/v1/portal/entitlements", wait=wait)
+
+    async def value(
+        self, feature_key: str, *, time: datetime | None = None, wait: bool | None = None
+    ) -> Value:
+        """Whether the token's subject may use a feature."""
+        path = f"/api/v1/portal/entitlements/{segment(feature_key)}/value"
+        return await self._get(Value, path, time=time, wait=wait)
+
+
+class AsyncKeys(AsyncResource):
+    """`/api/v1/keys`."""
+
+    async def create(self, scopes: Sequence[str], *, name: str | None = None) -> Key:
+        """A key with scopes of `ingest`, `read`, `admin`; its secret is told this once."""
+        return await self._make(Key, "/api/v1/keys", body(scopes=scopes, name=name))
+
+    async def list(self) -> Page[Key]:
+        """All keys, without their secrets."""
+        return await self._page(Key, "/api/v1/keys")
+
+    async def delete(self, id: str) -> None:
+        """Revoke a key."""
+        await self._delete(f"/api/v1/keys/{segment(id)}")

@@ -1,18 +1,28 @@
 # Written by sdk/unasync.py from _async/resources/credits.py: change that file.
-"""Credits, holds, reservations, and usage transactions."""
+"""Credits, holds, reservations, usage transactions, and what tokens cost in credits."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
-from meterline_sdk import _json
 from meterline_sdk._json import body
 from meterline_sdk._request import segment
 from meterline_sdk._sync._resource import Resource
-from meterline_sdk.models import CompletedTransaction, Hold, StartedTransaction
+from meterline_sdk.models import (
+    CompletedTransaction,
+    CreditBalance,
+    CreditEntry,
+    CreditRate,
+    Hold,
+    Page,
+    Reservation,
+    StartedTransaction,
+    Transaction,
+)
 
 Amount = Decimal | int
+Texts = Mapping[str, str]
 
 
 class Holds(Resource):
@@ -25,39 +35,43 @@ class Holds(Resource):
         amount: Amount,
         *,
         id: str | None = None,
-        ttl_seconds: int | None = None,
+        ttl_seconds: Amount | None = None,
         on_excess: str | None = None,
-        metadata: Mapping[str, str] | None = None,
+        model: str | None = None,
+        metadata: Texts | None = None,
     ) -> Hold:
         """Set an amount aside. Raises `UsageLimitError` when there is not that much.
 
         `on_excess` says what confirming more than was held does: `deny` or `charge`.
         """
         asked = body(
-            id=id, amount=amount, ttl_seconds=ttl_seconds, on_excess=on_excess, metadata=metadata
+            id=id,
+            amount=amount,
+            ttl_seconds=ttl_seconds,
+            on_excess=on_excess,
+            model=model,
+            metadata=metadata,
         )
-        return _json.read(Hold, self._move(_holds(subject, feature_key), asked, key=id))
+        return self._make(Hold, _holds(subject, feature_key), asked)
 
-    def list(self, subject: str, feature_key: str, **filters: Any) -> Sequence[Hold]:
-        """The holds of an entitlement."""
-        found = self._get(_holds(subject, feature_key), **filters)
-        return [_json.read(Hold, one) for one in _items(found)]
+    def list(self, subject: str, feature_key: str, **filters: Any) -> Page[Hold]:
+        """The holds of an entitlement, newest first: `status`, `limit`, `cursor`."""
+        return self._page(Hold, _holds(subject, feature_key), **filters)
 
     def get(self, subject: str, feature_key: str, id: str) -> Hold:
         """One hold."""
-        return _json.read(Hold, self._get(_holds(subject, feature_key, id)))
+        return self._get(Hold, _holds(subject, feature_key, id))
 
     def confirm(
         self, subject: str, feature_key: str, id: str, amount: Amount | None = None
     ) -> Hold:
         """Use what was held: all of it, or `amount`. The rest is given back."""
         path = _holds(subject, feature_key, id, "confirm")
-        return _json.read(Hold, self._move(path, body(amount=amount), key=f"{id}-confirm"))
+        return self._make(Hold, path, body(amount=amount))
 
     def release(self, subject: str, feature_key: str, id: str) -> Hold:
         """Give back what was held."""
-        path = _holds(subject, feature_key, id, "release")
-        return _json.read(Hold, self._move(path, key=f"{id}-release"))
+        return self._make(Hold, _holds(subject, feature_key, id, "release"))
 
 
 class Credits(Resource):
@@ -71,19 +85,28 @@ class Credits(Resource):
         reason: str | None = None,
         priority: int | None = None,
         expires_at: datetime | None = None,
+        metadata: Texts | None = None,
         idempotency_key: str | None = None,
-    ) -> Mapping[str, Any]:
+    ) -> CreditBalance:
         """Give a subject credits."""
-        asked = body(amount=amount, reason=reason, priority=priority, expires_at=expires_at)
-        path = f"/api/v1/subjects/{segment(subject)}/credits"
-        made: Mapping[str, Any] = self._move(path, asked, key=idempotency_key)
-        return made
+        asked = body(
+            amount=amount,
+            reason=reason,
+            priority=priority,
+            expires_at=expires_at,
+            metadata=metadata,
+        )
+        return self._make(CreditBalance, _credits(subject), asked, key=idempotency_key)
 
-    def get(self, subject: str, **parameters: Any) -> Mapping[str, Any]:
-        """The balance, and how it came about."""
-        path = f"/api/v1/subjects/{segment(subject)}/credits"
-        found: Mapping[str, Any] = self._get(path, **parameters)
-        return found
+    def get(self, subject: str) -> CreditBalance:
+        """The balance, and the newest entries of its history."""
+        return self._get(CreditBalance, _credits(subject))
+
+    def history(
+        self, subject: str, *, limit: int | None = None, cursor: str | None = None
+    ) -> Page[CreditEntry]:
+        """How the balance came about, newest first. The sum of all entries is the balance."""
+        return self._page(CreditEntry, _credits(subject), limit=limit, cursor=cursor)
 
 
 class Transactions(Resource):
@@ -96,19 +119,24 @@ class Transactions(Resource):
         *,
         input_tokens: int | None = None,
         output_tokens: int | None = None,
+        cached_tokens: int | None = None,
         feature_identifier: str | None = None,
+        metadata: Texts | None = None,
         idempotency_key: str | None = None,
     ) -> StartedTransaction:
         """Set credits aside for what is expected to be used."""
-        tokens = body(input_tokens=input_tokens, output_tokens=output_tokens)
+        tokens = body(
+            input_tokens=input_tokens, output_tokens=output_tokens, cached_tokens=cached_tokens
+        )
         asked = body(
             user_id=user_id,
             model=model,
             provisional_tokens=tokens or None,
             feature_identifier=feature_identifier,
+            metadata=metadata,
         )
-        made = self._move("/api/v1/usage-transactions", asked, key=idempotency_key)
-        return _json.read(StartedTransaction, made)
+        path = "/api/v1/usage-transactions"
+        return self._make(StartedTransaction, path, asked, key=idempotency_key)
 
     def complete(
         self,
@@ -125,45 +153,105 @@ class Transactions(Resource):
         )
         path = f"/api/v1/usage-transactions/{segment(transaction_id)}/complete"
         asked = body(success=success, finalized_tokens=tokens or None)
-        done = self._move(path, asked, key=f"{transaction_id}-complete")
-        return _json.read(CompletedTransaction, done)
+        return self._make(CompletedTransaction, path, asked)
 
-    def get(self, transaction_id: str) -> Mapping[str, Any]:
+    def get(self, transaction_id: str) -> Transaction:
         """One transaction."""
-        path = f"/api/v1/usage-transactions/{segment(transaction_id)}"
-        found: Mapping[str, Any] = self._get(path)
-        return found
+        return self._get(Transaction, f"/api/v1/usage-transactions/{segment(transaction_id)}")
 
-    def list(self, **filters: Any) -> Sequence[Mapping[str, Any]]:
-        """Transactions, newest first."""
-        return _items(self._get("/api/v1/usage-transactions", **filters))
+    def list(self, **filters: Any) -> Page[Transaction]:
+        """Transactions, newest first: `user_id`, `model`, `status`, `from_`, `to`, `limit`."""
+        return self._page(Transaction, "/api/v1/usage-transactions", **filters)
 
 
 class Reservations(Resource):
-    """`/api/v1/reservations`: holds by the names that other products give them."""
+    """`/api/v1/reservations`: holds of credits by the names that other products give them."""
 
-    def create(self, *, idempotency_key: str | None = None, **terms: Any) -> Mapping[str, Any]:
-        """Reserve an amount; the answer has `transactionId` and `accountId`."""
-        path = "/api/v1/reservations"
-        made: Mapping[str, Any] = self._move(path, body(**terms), key=idempotency_key)
-        return made
+    def create(
+        self,
+        account_id: str,
+        amount: Amount,
+        *,
+        id: str | None = None,
+        ttl_seconds: Amount | None = None,
+        on_excess: str | None = None,
+        model: str | None = None,
+        description: str | None = None,
+        metadata: Texts | None = None,
+        idempotency_key: str | None = None,
+    ) -> Reservation:
+        """Reserve an amount; raises `UsageLimitError` when there is not that much."""
+        asked = body(
+            account_id=account_id,
+            amount=amount,
+            id=id,
+            ttl_seconds=ttl_seconds,
+            on_excess=on_excess,
+            model=model,
+            description=description,
+            metadata=metadata,
+        )
+        return self._make(Reservation, _reservation(), asked, key=idempotency_key)
 
-    def get(self, id: str) -> Mapping[str, Any]:
+    def list(self, **filters: Any) -> Page[Reservation]:
+        """Reservations, newest first: `account_id`, `status`, `limit`, `cursor`."""
+        return self._page(Reservation, _reservation(), **filters)
+
+    def get(self, transaction_id: str) -> Reservation:
         """One reservation."""
-        found: Mapping[str, Any] = self._get(f"/api/v1/reservations/{segment(id)}")
-        return found
+        return self._get(Reservation, _reservation(transaction_id))
 
-    def confirm(self, id: str, **terms: Any) -> Mapping[str, Any]:
-        """Use what was reserved."""
-        path = f"/api/v1/reservations/{segment(id)}/confirm"
-        done: Mapping[str, Any] = self._move(path, body(**terms), key=f"{id}-confirm")
-        return done
+    def confirm(self, transaction_id: str, amount: Amount | None = None) -> Reservation:
+        """Use what was reserved: all of it, or `amount`. The rest is given back."""
+        path = _reservation(transaction_id, "confirm")
+        return self._make(Reservation, path, body(amount=amount))
 
-    def release(self, id: str) -> Mapping[str, Any]:
+    def release(self, transaction_id: str) -> Reservation:
         """Give back what was reserved."""
-        path = f"/api/v1/reservations/{segment(id)}/release"
-        done: Mapping[str, Any] = self._move(path, key=f"{id}-release")
-        return done
+        return self._make(Reservation, _reservation(transaction_id, "release"))
+
+
+class CreditRates(Resource):
+    """`/api/v1/credit-rates`: what a million tokens of a model cost, in credits."""
+
+    def create(
+        self,
+        model: str,
+        input_rate: Amount,
+        output_rate: Amount,
+        *,
+        cached_rate: Amount | None = None,
+    ) -> CreditRate:
+        """Set a model's rate; cached tokens cost what others do unless it is said."""
+        return self._make(CreditRate, _rate(), _rates(model, input_rate, output_rate, cached_rate))
+
+    def list(self, **filters: Any) -> Page[CreditRate]:
+        """All rates: `limit`, `cursor`."""
+        return self._page(CreditRate, _rate(), **filters)
+
+    def get(self, model: str) -> CreditRate:
+        """A model's rate."""
+        return self._get(CreditRate, _rate(model))
+
+    def replace(
+        self,
+        model: str,
+        input_rate: Amount,
+        output_rate: Amount,
+        *,
+        cached_rate: Amount | None = None,
+    ) -> CreditRate:
+        """Set a model's rate, or change it."""
+        asked = _rates(model, input_rate, output_rate, cached_rate)
+        return self._change(CreditRate, "PUT", _rate(model), asked)
+
+    def delete(self, model: str) -> None:
+        """Forget a rate: then the model's price counts."""
+        self._delete(_rate(model))
+
+
+def _rates(model: str, given: Amount, taken: Amount, cached: Amount | None) -> dict[str, Any]:
+    return body(model=model, input_rate=given, output_rate=taken, cached_rate=cached)
 
 
 def _holds(subject: str, feature_key: str, *rest: str) -> str:
@@ -171,7 +259,13 @@ def _holds(subject: str, feature_key: str, *rest: str) -> str:
     return "/".join([path, *map(segment, rest)])
 
 
-def _items(found: Any) -> Sequence[Any]:
-    """A page's items, or a plain list."""
-    items: Sequence[Any] = found.get("items", ()) if isinstance(found, Mapping) else found
-    return items
+def _credits(subject: str) -> str:
+    return f"/api/v1/subjects/{segment(subject)}/credits"
+
+
+def _reservation(*rest: str) -> str:
+    return "/".join(["/api/v1/reservations", *map(segment, rest)])
+
+
+def _rate(*rest: str) -> str:
+    return "/".join(["/api/v1/credit-rates", *map(segment, rest)])

@@ -9,7 +9,9 @@ from meterline_sdk import _json
 from meterline_sdk._json import body
 from meterline_sdk._request import segment
 from meterline_sdk._sync._resource import Resource
-from meterline_sdk.models import Meter, MeterResult
+from meterline_sdk.models import Meter, MeterResult, Page
+
+_METERS = "/api/v1/meters"
 
 
 class Meters(Resource):
@@ -29,39 +31,62 @@ class Meters(Resource):
         metadata: Mapping[str, str] | None = None,
     ) -> Meter:
         """Make a meter; it counts events that are already there."""
-        made = self._send(
-            "POST",
-            "/api/v1/meters",
-            body(
-                slug=slug,
-                event_type=event_type,
-                aggregation=aggregation,
-                value_property=value_property,
-                group_by=group_by,
-                name=name,
-                description=description,
-                event_from=event_from,
-                metadata=metadata,
-            ),
+        asked = body(
+            slug=slug,
+            event_type=event_type,
+            aggregation=aggregation,
+            value_property=value_property,
+            group_by=group_by,
+            name=name,
+            description=description,
+            event_from=event_from,
+            metadata=metadata,
         )
-        return _json.read(Meter, made)
+        return self._make(Meter, _METERS, asked)
 
-    def list(self) -> Sequence[Meter]:
+    def list(self) -> Page[Meter]:
         """All meters."""
-        return [_json.read(Meter, one) for one in self._get("/api/v1/meters")]
+        return self._page(Meter, _METERS)
 
     def get(self, id_or_slug: str) -> Meter:
         """One meter."""
-        return _json.read(Meter, self._get(f"/api/v1/meters/{segment(id_or_slug)}"))
+        return self._get(Meter, f"{_METERS}/{segment(id_or_slug)}")
+
+    def update(
+        self,
+        id_or_slug: str,
+        *,
+        name: str | None = None,
+        description: str | None = None,
+        group_by: Mapping[str, str] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> Meter:
+        """Change a meter; new groupBy keys are filled in for events that are already there."""
+        asked = body(name=name, description=description, group_by=group_by, metadata=metadata)
+        return self._change(Meter, "PUT", f"{_METERS}/{segment(id_or_slug)}", asked)
 
     def delete(self, id_or_slug: str) -> None:
         """Remove a meter; the events stay."""
-        self._delete(f"/api/v1/meters/{segment(id_or_slug)}")
+        self._delete(f"{_METERS}/{segment(id_or_slug)}")
 
-    def subjects(self, id_or_slug: str) -> Sequence[str]:
+    def subjects(
+        self, id_or_slug: str, *, from_: datetime | None = None, to: datetime | None = None
+    ) -> Sequence[str]:
         """Who has events in a meter."""
-        found: list[str] = self._get(f"/api/v1/meters/{segment(id_or_slug)}/subjects")
-        return found
+        path = f"{_METERS}/{segment(id_or_slug)}/subjects"
+        return self._page(str, path, from_=from_, to=to)
+
+    def group_values(
+        self,
+        id_or_slug: str,
+        key: str,
+        *,
+        from_: datetime | None = None,
+        to: datetime | None = None,
+    ) -> Sequence[str]:
+        """The values that a groupBy key has."""
+        path = f"{_METERS}/{segment(id_or_slug)}/group-by/{segment(key)}/values"
+        return self._page(str, path, from_=from_, to=to)
 
     def query(
         self,
@@ -89,5 +114,5 @@ class Meters(Resource):
             group_by=group_by,
             filter_group_by=filter_group_by,
         )
-        path = f"/api/v1/meters/{segment(id_or_slug)}/query"
+        path = f"{_METERS}/{segment(id_or_slug)}/query"
         return _json.read(MeterResult, self._send("POST", path, asked))
