@@ -148,6 +148,15 @@ class Gate:
             yield Held(self.database, conn) if taken else None
 
     @asynccontextmanager
+    async def ownership(self, name: str) -> AsyncIterator[bool]:
+        """Whether this process gets a lock that it keeps for hours, without looking after it."""
+        if self._embedded:
+            yield True
+            return
+        async with self.database.patient() as conn:
+            yield await _try(conn, "pg_try_advisory_xact_lock", name)
+
+    @asynccontextmanager
     async def mutex(self, name: str) -> AsyncIterator[Held]:
         """Wait for a lock that one process has at a time."""
         if self._embedded:

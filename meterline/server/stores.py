@@ -25,6 +25,7 @@ from meterline.eventlog.port import LogReader, LogWriter
 from meterline.eventlog.sqlite import SqliteLog, SqliteLogOptions
 from meterline.kernel.errors import UnavailableError
 from meterline.server.log import Log
+from meterline.server.moving.marker import refuse_half_moved
 from meterline.server.patience import patiently
 from meterline.server.roles import Parts, parts_of
 from meterline.server.settings import Settings
@@ -103,11 +104,32 @@ async def opened_stores(settings: Settings) -> AsyncIterator[Stores]:
     async with AsyncExitStack() as stack:
         log = await stack.enter_async_context(opened_log(settings, parts))
         database = await stack.enter_async_context(opened_database(settings))
+        await stack.enter_async_context(alone_with_database(settings, database))
+        await refuse_half_moved(database)
         engines = None
         if parts.stores or parts.answers:
             engines = await stack.enter_async_context(opened_engines(settings))
             await migrate_store(settings, engines.sink, database)
         yield Stores(log, database, engines)
+
+
+@asynccontextmanager
+async def alone_with_database(settings: Settings, database: Database) -> AsyncIterator[None]:
+    """Keep others with a log or a store of their own away from a database that could be shared.
+
+    Its positions are those of one log. `UnavailableError` when another process has it.
+    """
+    embedded = "embedded" in (settings.eventlog.kind, settings.store.kind)
+    if settings.database.is_embedded or not embedded:
+        yield
+        return
+    async with Gate(database).ownership("embedded log and store") as owned:
+        if not owned:
+            raise UnavailableError(
+                "another server with an embedded log or store uses this database; several servers"
+                " share one only with eventlog.kind=kafka and store.kind=clickhouse"
+            )
+        yield
 
 
 @asynccontextmanager
