@@ -132,9 +132,17 @@ def _document(api: FastAPI, hot: HotRoute) -> None:
         raise AssertionError("the dispatcher answers this route")
 
     api.add_api_route(
-        hot.path, unreachable, methods=[hot.method], status_code=204, response_class=Response,
+        hot.path, unreachable, methods=[hot.method], status_code=_success(hot),
+        response_class=Response,
         openapi_extra=dict(hot.operation),
     )  # fmt: skip
+
+
+def _success(hot: HotRoute) -> int:
+    """The status of its answer when all goes well."""
+    return min(
+        (int(one) for one in hot.operation.get("responses", ()) if one[0] == "2"), default=204
+    )
 
 
 def _operations_router(parts: AppParts, api: FastAPI) -> APIRouter:
