@@ -7,6 +7,7 @@ import structlog
 
 from aggregator.dedupe import SeenKeys
 from aggregator.stores.engine import Engine
+from aggregator.stores.state import MOVED
 
 log = structlog.get_logger(__name__)
 
@@ -54,9 +55,10 @@ async def learn_keys(engine: Engine, part: int, seen: SeenKeys) -> None:
     """Remember every stored key of a partition; then the filter is complete.
 
     All copies of an event are in one partition, so the keys of others are no business of its
-    worker. What is stored from now on the worker remembers itself.
+    worker. But of some keys that were moved here nobody knows whose they are: their events were
+    erased. What is stored from now on the worker remembers itself.
     """
-    mine = f"part = {part}"
+    mine = f"part IN ({part}, {MOVED})"
     total = int((await engine.query(f"SELECT count() FROM keys WHERE {mine}"))[0][0])
     slices = max(1, -(-total // _KEYS_A_SLICE))
     bounds = [(1 << 128) * number // slices for number in range(slices)] + [1 << 128]

@@ -135,8 +135,12 @@ def _text(fault: Fault) -> str:
 
 
 def _hashes(namespace: str, events: Sequence[Any]) -> list[int]:
-    """The hash of each event's key, the compact JSON array of namespace, source and id."""
-    keys = [(namespace, event.source, event.id) for event in events]
+    """The hash of each event's key."""
+    return key_hashes([(namespace, event.source, event.id) for event in events])
+
+
+def key_hashes(keys: Sequence[tuple[str, str, str]]) -> list[int]:
+    """The hash of each key, the CRC-32 of the compact JSON array of namespace, source and id."""
     lines = _encoder.encode_lines(keys).split(b"\n")
     lines.pop()
     return list(map(crc32, lines))

@@ -57,6 +57,10 @@ dead_letters = sa.Table(
     sa.Column("created_at", UtcDateTime, nullable=False),
 )
 
+MOVED = 65_535
+"""The partition of what was moved here from another store (`aggregator.moving`). No log has it, and
+no worker takes it; its position stands for all that was moved."""
+
 
 class FencedError(Exception):
     """Another worker has taken the partition."""

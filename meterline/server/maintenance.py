@@ -1,11 +1,13 @@
 """What is done to a deployment's data without serving: migrating it, and proving that it agrees."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 
 from aggregator.checkup import check_store
 from aggregator.stores import series as stored
 from aggregator.stores import state
 from entitlements.services.rebuild import Compared
+from entitlements.services.warming import Warmer
 from meterline.kernel.clock import system_clock
 from meterline.kernel.errors import UnavailableError, ValidationError
 from meterline.server.access import make_first_key
@@ -84,6 +86,16 @@ async def rebuild_usage(settings: Settings, tell: Callable[[int], None]) -> None
     async with assembled(settings, show=_say_nothing) as server:
         await _catch_up(server)
         await _balances(server).live_usage().rebuild(tell)
+
+
+async def warm_usage(settings: Settings) -> int:
+    """Calculate the live rows that do not hold; answers how many. Other servers may be running."""
+    role = settings.server.model_copy(update={"role": "api"})
+    settings = settings.model_copy(update={"server": role})
+    async with assembled(settings, show=_say_nothing) as server:
+        balances = _balances(server)
+        warmer = Warmer(balances.means.database, balances.live, system_clock)
+        return await warmer.warm_all(asyncio.Event())
 
 
 async def _catch_up(server: Assembly) -> None:

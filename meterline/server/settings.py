@@ -104,7 +104,17 @@ def load_settings(
     _refuse_unknown_sections(os.environ)
     named = config or _path_from_environment()
     from_file = _read_file(named or DEFAULT_FILE, must_exist=named is not None)
+    return _settings(from_file, flags or {}, from_environment=True)
 
+
+def load_file(path: Path) -> Settings:
+    """The settings of a file alone, for they are not this process's."""
+    return _settings(_read_file(path, must_exist=True), {}, from_environment=False)
+
+
+def _settings(
+    from_file: Mapping[str, Any], flags: Mapping[str, object], *, from_environment: bool
+) -> Settings:
     class FromAllSources(Settings):
         @classmethod
         def settings_customise_sources(
@@ -115,11 +125,12 @@ def load_settings(
             dotenv_settings: PydanticBaseSettingsSource,
             file_secret_settings: PydanticBaseSettingsSource,
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            file_settings = InitSettingsSource(settings_cls, init_kwargs=from_file)
-            return (init_settings, env_settings, file_settings)
+            file_settings = InitSettingsSource(settings_cls, init_kwargs=dict(from_file))
+            environment = (env_settings,) if from_environment else ()
+            return (init_settings, *environment, file_settings)
 
     try:
-        return FromAllSources(**_nested(flags or {}))
+        return FromAllSources(**_nested(flags))
     except PydanticError as error:
         faults = [FieldError(_where(fault["loc"]), fault["msg"]) for fault in error.errors()]
         raise ValidationError(_sentence(faults), errors=faults) from None

@@ -9,6 +9,7 @@ from meterline.kernel.errors import MeterlineError
 from meterline.server.cli import entitlements, keys, local, meters, prices, query, scenario
 from meterline.server.cli.demo import demo_command
 from meterline.server.cli.importer import import_command
+from meterline.server.cli.migrate_data import migrate_data_command
 from meterline.version import __version__
 
 _EPILOG = """
@@ -54,6 +55,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(entitlements.app, name="entitlements")
 app.add_typer(scenario.app, name="scenario")
 app.command("migrate")(local.migrate_command)
+app.command("migrate-data")(migrate_data_command)
 app.command("doctor")(local.doctor_command)
 app.add_typer(prices.app, name="prices")
 app.command("reprice")(prices.reprice_command)
