@@ -5,6 +5,7 @@ a choice, `docs/ingest.md` says which one is made here.
 """
 
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import AddressValueError, IPv6Address
 
@@ -70,6 +71,20 @@ def name_fault(name: str, max_length: int) -> str | None:
     if len(name) > max_length:
         return f"the attribute name has more than {max_length} characters"
     return None
+
+
+SourceFault = Callable[[str], str | None]
+"""Says why a text is no source that is accepted; None when it is one."""
+
+RESERVED_SOURCES = "meterline:"
+"""How the sources of events begin that this server writes itself."""
+
+
+def callers_source_fault(text: str) -> str | None:
+    """Why a caller may not give this source. Who could write our own events could settle holds."""
+    if text.startswith(RESERVED_SOURCES):
+        return f"must not begin with {RESERVED_SOURCES!r}, which is for events of this server"
+    return uri_reference_fault(text)
 
 
 def uri_reference_fault(text: str) -> str | None:

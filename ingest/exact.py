@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from ingest.attributes import (
+    SourceFault,
     absolute_uri_fault,
     base64_fault,
     integer_of,
@@ -46,8 +47,11 @@ JSON_ERRORS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 class ExactReader:
     """Reads JSON events one by one."""
 
-    def __init__(self, limits: IngestLimits) -> None:
+    def __init__(
+        self, limits: IngestLimits, source_fault: SourceFault = uri_reference_fault
+    ) -> None:
         self._limits = limits
+        self._source_fault = source_fault
         self._free_size = free_size(limits)
 
     def read(self, body: bytes, *, batch: bool, lenient: bool) -> Accepted:
@@ -193,7 +197,7 @@ class ExactReader:
             if name == "time":
                 return read_time(text)
             if name == "source":
-                fault = uri_reference_fault(text)
+                fault = self._source_fault(text)
             elif name == "datacontenttype":
                 fault = media_type_fault(text)
         return text, fault

@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET, Meta, Raw, UnsetType
 
-from ingest.attributes import text_fault, uri_reference_fault
+from ingest.attributes import SourceFault, text_fault, uri_reference_fault
 from ingest.bounds import data_fault, free_size
 from ingest.exact import JSON_ERRORS
 from ingest.faults import Accepted
@@ -42,8 +42,11 @@ _REMEMBERED_SOURCES = 10_000
 class FastReader:
     """Reads JSON events in bulk."""
 
-    def __init__(self, limits: IngestLimits) -> None:
+    def __init__(
+        self, limits: IngestLimits, source_fault: SourceFault = uri_reference_fault
+    ) -> None:
         self._limits = limits
+        self._source_fault = source_fault
         self._free_size = free_size(limits)
         event: Any = _event_type(limits)
         self._decode_batch = msgspec.json.Decoder(list[event]).decode
@@ -105,7 +108,7 @@ class FastReader:
     def _are_sources(self, sources: set[str]) -> bool:
         new = sources - self._sources
         for source in new:
-            if uri_reference_fault(source) is not None:
+            if self._source_fault(source) is not None:
                 return False
             if len(self._sources) >= _REMEMBERED_SOURCES:
                 self._sources.clear()

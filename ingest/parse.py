@@ -8,6 +8,7 @@ object of the other attributes. What was not given is not there.
 
 from collections.abc import Sequence
 
+from ingest.attributes import callers_source_fault, uri_reference_fault
 from ingest.exact import ExactReader
 from ingest.fast import FastReader
 from ingest.faults import Accepted, Fault
@@ -18,11 +19,15 @@ _REMEMBERED_TYPES = 256
 
 
 class Parser:
-    """Reads messages within limits. Holds caches only, so threads may share it."""
+    """Reads messages within limits. Holds caches only, so threads may share it.
 
-    def __init__(self, limits: IngestLimits) -> None:
-        self._fast = FastReader(limits)
-        self._exact = ExactReader(limits)
+    `callers`: the messages are of callers, who may not write events of this server.
+    """
+
+    def __init__(self, limits: IngestLimits, *, callers: bool = False) -> None:
+        source_fault = callers_source_fault if callers else uri_reference_fault
+        self._fast = FastReader(limits, source_fault)
+        self._exact = ExactReader(limits, source_fault)
         self._modes: dict[bytes | None, Mode] = {}
 
     def parse(self, headers: Headers, content_type: bytes | None, body: bytes) -> Accepted:

@@ -26,7 +26,8 @@ class IngestService:
         self.metrics = metrics
         self._log = log
         self._clock = clock
-        self._parser = Parser(limits)
+        self._parser = Parser(limits, callers=True)
+        self._own = Parser(limits)
         # One thread: it bounds the memory that large bodies take while they are unpacked.
         self._pool = ThreadPoolExecutor(1, "ingest-parse")
 
@@ -37,18 +38,22 @@ class IngestService:
         content_type: bytes | None,
         coding: str | None,
         body: bytes,
+        *,
+        own: bool = False,
     ) -> int:
         """Make the message's events durable, all of them or none; returns how many.
 
-        `coding` is the content coding of `body`. Raises `InvalidEventsError`,
-        `UnsupportedMediaError`, `PayloadTooLargeError` or `UnavailableError`.
+        `coding` is the content coding of `body`; `own` events are written by this server.
+        Raises `InvalidEventsError`, `UnsupportedMediaError`, `PayloadTooLargeError` or
+        `UnavailableError`.
         """
+        parser = self._own if own else self._parser
         if coding is None and len(body) <= _INLINE_BYTES:
-            accepted = self._parser.parse(headers, content_type, body)
+            accepted = parser.parse(headers, content_type, body)
             size = len(body)
         else:
             accepted, size = await asyncio.get_running_loop().run_in_executor(
-                self._pool, self._decode_and_parse, headers, content_type, coding, body
+                self._pool, self._decode_and_parse, parser, headers, content_type, coding, body
             )
         count = accepted.count
         if count:
@@ -61,8 +66,13 @@ class IngestService:
         self._pool.shutdown()
 
     def _decode_and_parse(
-        self, headers: Headers, content_type: bytes | None, coding: str | None, body: bytes
+        self,
+        parser: Parser,
+        headers: Headers,
+        content_type: bytes | None,
+        coding: str | None,
+        body: bytes,
     ) -> tuple[Accepted, int]:
         if coding is not None:
             body = decode_body(coding, body, self.limits.max_decompressed_bytes)
-        return self._parser.parse(headers, content_type, body), len(body)
+        return parser.parse(headers, content_type, body), len(body)

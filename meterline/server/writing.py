@@ -31,7 +31,7 @@ class IngestWriter:
         most = self._ingest.limits.max_batch_events
         for first in range(0, len(events), most):
             body = encode([_cloud_event(one) for one in events[first : first + most]])
-            await self._ingest.ingest(namespace, (), _BATCH, None, body)
+            await self._ingest.ingest(namespace, (), _BATCH, None, body, own=True)
 
 
 class AggregatorMeters:

@@ -11,9 +11,15 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 
 import aggregator.subjects
+import entitlements.credits.store
+import entitlements.holds.tables
+import entitlements.plans.stores.tables
 import entitlements.stores.features
 import entitlements.stores.grants
 import entitlements.stores.live
+import entitlements.usage_records.stores.names
+import entitlements.usage_records.stores.prices
+import meterline.db.idempotency
 import meterline.db.keys
 import portal.store
 from meterline.db import migrations
@@ -24,9 +30,15 @@ from tests.support.postgres import PostgresCluster
 
 DOMAINS = (
     aggregator.subjects,
+    entitlements.credits.store,
+    entitlements.holds.tables,
+    entitlements.plans.stores.tables,
     entitlements.stores.features,
     entitlements.stores.grants,
     entitlements.stores.live,
+    entitlements.usage_records.stores.names,
+    entitlements.usage_records.stores.prices,
+    meterline.db.idempotency,
     meterline.db.keys,
     portal.store,
 )

@@ -54,6 +54,16 @@ async def test_callers_without_the_right_are_refused(authorization: bytes, statu
     assert await api.stored() == []
 
 
+@pytest.mark.parametrize("source", ["meterline:holds", "meterline:", "meterline:usage"])
+async def test_callers_cannot_write_the_servers_own_events(source: str) -> None:
+    api = Api()
+    for sent in ([event(source=source)], [event(), event(source=source, note="exact reader")]):
+        answer = await api.post(dump(sent), BATCH)
+        assert answer.status == 400
+        assert "meterline:" in answer.problem()["detail"]
+    assert await api.stored() == []
+
+
 async def test_an_empty_batch_stores_nothing() -> None:
     api = Api()
     assert (await api.post(b"[]", BATCH)).status == 204
