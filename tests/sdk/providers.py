@@ -47,6 +47,12 @@ class Stub:
         self.checks: list[dict[str, Any]] = []
         self.tracked: list[dict[str, Any]] = []
         self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.released: list[str] = []
+        self.failures = 0
+        """How many more calls of a provider fail, and records are refused for now."""
+        self.gate = threading.Event()
+        """Providers answer when it is set."""
+        self.gate.set()
         self.refusal: tuple[int, dict[str, Any]] | None = None
         self.url = ""
 
@@ -186,6 +192,17 @@ def generated_chunks() -> Iterator[str]:
         yield json.dumps(generated(word, usage, "STOP" if last else None))
 
 
+def allowed(body: dict[str, Any]) -> dict[str, Any]:
+    if not body.get("hold"):
+        return {"allowed": True}
+    names = {"tokens": "meterline_tokens", "costUsd": "meterline_cost_usd"}
+    holds = [
+        {"id": f"c1.{names[name]}", "featureKey": names[name], "amount": amount}
+        for name, amount in body["estimate"].items()
+    ]
+    return {"allowed": True, "checkId": "c1", "holds": holds}
+
+
 def handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -195,14 +212,26 @@ def handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
             path = self.path.split("?")[0]
             if path == "/api/v1/check":
                 stub.checks.append(body)
-                status, answer = stub.refusal or (200, {"allowed": True})
+                status, answer = stub.refusal or (200, allowed(body))
                 self._json(answer, status)
+            elif path == "/api/v1/cost":
+                self._json({"priced": "catalogue", "costUsd": 0.25})
+            elif path.endswith("/release"):
+                stub.released.append(path.split("/")[-2])
+                self._json({"status": 409, "title": "it has expired"}, 409)
+            elif self._fails():
+                self._json({"error": {"message": "not now"}}, 503)
             elif path == "/api/v1/track":
                 stub.tracked.append(body)
                 self._json({})
             else:
                 stub.calls.append((path, body))
+                stub.gate.wait(30)
                 self._provide(path, body)
+
+        def _fails(self) -> bool:
+            stub.failures -= 1
+            return stub.failures >= 0
 
         def _provide(self, path: str, body: dict[str, Any]) -> None:
             stream = body.get("stream")
@@ -270,12 +299,16 @@ def handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+
 @contextmanager
 def serving() -> Iterator[Stub]:
     """The server, on loopback."""
     stub = Stub()
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler(stub)) as server:
-        server.daemon_threads = True
+    with Server(("127.0.0.1", 0), handler(stub)) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         stub.url = f"http://127.0.0.1:{server.server_port}"
