@@ -1,7 +1,6 @@
 """Readers and producers of others, unmodified: kcat, and the JavaScript CloudEvents SDK."""
 
 import asyncio
-import hashlib
 import json
 import subprocess
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 
 from meterline.eventlog.kafka_options import KafkaOptions
+from tests.support.environments import node_with
 from tests.support.events import batch, canonical, events_of, kafka_options, opened_kafka_log
 from tests.support.kafka import KafkaBroker
 from tests.support.parts import require_program
@@ -42,15 +42,7 @@ def wire(event: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def node() -> str:
     """The path of node, with the packages of the lock installed."""
-    node, npm = require_program("node"), require_program("npm")
-    lock = hashlib.sha256((_FOLDER / "package-lock.json").read_bytes()).hexdigest()
-    stamp = _FOLDER / "node_modules" / ".installed"
-    if not (stamp.is_file() and stamp.read_text() == lock):
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
-        done = subprocess.run(command, cwd=_FOLDER, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stdout + done.stderr
-        stamp.write_text(lock)
-    return node
+    return node_with(_FOLDER)
 
 
 async def run(*command: str, input: str = "") -> str:
