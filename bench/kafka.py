@@ -21,6 +21,7 @@ import uvicorn
 import uvloop
 from aiokafka import AIOKafkaProducer
 
+from bench.cluster import CpuMeter
 from bench.flood import bodies
 from bench.ingest import Everybody, flood
 from ingest.api import IngestEndpoint
@@ -160,22 +161,23 @@ async def serve(descriptor: int, options: KafkaOptions) -> None:
 
 
 @contextmanager
-def serving(options: KafkaOptions) -> Iterator[str]:
-    """The address of a server of the endpoint and the log only."""
+def serving(options: KafkaOptions) -> Iterator[tuple[str, int]]:
+    """The address and the process of a server of the endpoint and the log only."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         command = [sys.executable, "-m", "bench.kafka", "--serve", str(listener.fileno())]
         arguments = [options.bootstrap, options.topic, str(options.partitions)]
         process = subprocess.Popen([*command, *arguments], pass_fds=[listener.fileno()])
         try:
-            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}", process.pid
         finally:
             process.terminate()
             process.wait(30)
 
 
-def measure(bootstrap: str, partitions: int, seconds: float, rounds: int) -> None:
+def measure(broker: KafkaBroker, partitions: int, seconds: float, rounds: int) -> None:
     """Take turns, so that a busy moment of the machine hits all; print the medians."""
-    options = options_for(bootstrap, "bench", partitions)
+    options = options_for(broker.bootstrap, "bench", partitions)
+    costs: dict[str, list[float]] = {}
     asyncio.run(open_topic(options))
     print(f"To Kafka's acknowledgement, {partitions} partitions:\n")
     print(f"| | HTTP, 16 connections | p99 | append, {_CALLERS} callers | bare send() |", end="")
@@ -184,10 +186,14 @@ def measure(bootstrap: str, partitions: int, seconds: float, rounds: int) -> Non
     for size in (100, 1000):
         appends = Appends.of(size)
         http, late, log, bare = [], [], [], []
-        with serving(options) as url:
+        with serving(options) as (url, gateway):
             flood(url, size, 16, 1.0)  # a server's first second is not its speed
             for _ in range(rounds):
+                cpu = CpuMeter({"gateway": gateway, "broker": broker.pid})
                 run = flood(url, size, 16, seconds)
+                for name, used in cpu.used().items():
+                    cost = 1e6 * used / (size * run["requests_per_second"] * seconds)
+                    costs.setdefault(f"{name}, batches of {size:,}", []).append(cost)
                 http.append(size * run["requests_per_second"])
                 late.append(run["p99_ms"])
                 log.append(uvloop.run(appended(options, appends, seconds)))
@@ -196,6 +202,9 @@ def measure(bootstrap: str, partitions: int, seconds: float, rounds: int) -> Non
         print(f"| batches of {size:,} | {rate:,.0f} events/s | {median(late):.0f} ms |"
               f" {direct:,.0f} events/s | {plain:,.0f} events/s |"
               f" {rate / plain:.2f} | {direct / plain:.2f} |", flush=True)  # fmt: skip
+    print("\n| CPU of HTTP to the acknowledgement | |\n|---|---|")
+    for name, found_costs in costs.items():
+        print(f"| {name} | {median(found_costs):.2f} µs an event |")
     found, took, used = uvloop.run(read_all(options))
     print("\n| reading it all, one process | |\n|---|---|")
     print(f"| events | {found:,} |")
@@ -219,7 +228,7 @@ def main() -> None:
     if class_path is None:
         sys.exit("it needs java and mvn for the broker")
     with KafkaBroker(class_path) as broker:
-        measure(broker.bootstrap, chosen.partitions, chosen.seconds, chosen.rounds)
+        measure(broker, chosen.partitions, chosen.seconds, chosen.rounds)
 
 
 if __name__ == "__main__":

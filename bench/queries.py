@@ -30,7 +30,7 @@ INSERT INTO events (ns, part, off, idx, status, inexact, id, source, type, subje
 SELECT 'default', 0, intDiv(number, 1000) + 1, number % 1000 + 1, 0, 0,
     toString(generateUUIDv4(number)), concat('gateway-', toString(number % 20)),
     if(number % 5 = 0, 'llm.audio', 'llm.usage'),
-    if(r % 100 = 0, 'customer-00000', concat('customer-', leftPad(toString(intDiv(r, 100) % 10000), 5, '0'))),
+    if(r % 100 = 0, 'customer-00000', concat('customer-', leftPad(toString(intDiv(r, 100) % {subjects:UInt64} AS n), greatest(5, length(toString(n))), '0'))),
     toDateTime64('2026-10-01 00:00:00', 6, 'UTC') + toIntervalMillisecond(cityHash64(number, 1) % 2592000000),
     1, '',
     concat('{"model":"', ['gpt-4o', 'gpt-4o-mini', 'claude-sonnet', 'command-r', 'gemini-flash'][r % 5 + 1],
@@ -38,7 +38,7 @@ SELECT 'default', 0, intDiv(number, 1000) + 1, number % 1000 + 1, 0, 0,
         '","tokens_in":', toString(intDiv(r, 7) % 8000), ',"tokens_out":', toString(intDiv(r, 11) % 2000),
         ',"tokens_cached":', toString(intDiv(r, 13) % 500), ',"cost":"0.0', toString(intDiv(r, 17) % 1000000),
         '","latency_ms":', toString(intDiv(r, 19) % 9000),
-        ',"route":"/v1/chat/completions","status":"ok","user":"user-', toString(intDiv(r, 23) % 1000), '"}'),
+        ',"route":"/v1/chat/completions","status":"ok","user":"user-', toString(intDiv(r, 23) % {users:UInt64}), '"}'),
     '', '', now64(3), now64(3)
 FROM (SELECT number, cityHash64(number) AS r FROM numbers({start:UInt64}, {count:UInt64}))
 SETTINGS max_insert_threads = 2"""  # noqa: E501
@@ -48,7 +48,15 @@ FROM events WHERE ns = 'default' AND type = 'llm.usage' GROUP BY w ORDER BY w"""
 _MONTH = {"from": "2026-10-01T00:00:00Z", "to": "2026-10-31T00:00:00Z", "windowSize": "DAY"}
 
 
-async def fill(folder: Path, start: int, count: int, database_url: str | None = None) -> None:
+async def fill(
+    folder: Path,
+    start: int,
+    count: int,
+    database_url: str | None = None,
+    *,
+    subjects: int = 10_000,
+    users: int = 1_000,
+) -> None:
     """Write events number `start` to `start + count` into the store of a data folder."""
     database = Database.open(database_url or f"sqlite:///{folder / 'meterline.db'}")
     await database.migrate()
@@ -57,7 +65,8 @@ async def fill(folder: Path, start: int, count: int, database_url: str | None = 
         await migrate(engine)
         for first in range(start, start + count, _CHUNK):
             chunk = min(_CHUNK, start + count - first)
-            await engine.execute(_FILL, {"start": first, "count": chunk})
+            shape = {"subjects": subjects, "users": users}
+            await engine.execute(_FILL, {"start": first, "count": chunk, **shape})
         last = (start + count) // _EVENTS_AN_OFFSET
         async with database.transaction() as conn:
             taken = await state.take_partition(conn, 0, "bench")

@@ -21,13 +21,19 @@ _REGIONS = ("eu-west-1", "us-east-1", "ap-south-1")
 
 
 def events(
-    count: int, *, seed: int, types: int = 1, start: datetime | None = None
+    count: int,
+    *,
+    seed: int,
+    types: int = 1,
+    start: datetime | None = None,
+    subjects: int = SUBJECTS,
+    users: int = 1000,
 ) -> Iterator[str]:
     """`count` events as JSON texts, 20,000 a second of event time from `start` (now)."""
     chance = random.Random(seed)
     begin = start or datetime.now(UTC)
     for number in range(count):
-        subject = 0 if chance.random() < 0.01 else chance.randrange(SUBJECTS)
+        subject = 0 if chance.random() < 0.01 else chance.randrange(subjects)
         # Half of all events are of the first type, as one endpoint is the busiest in life.
         kind = 0 if types == 1 or chance.random() < 0.5 else chance.randrange(1, types)
         at = begin + timedelta(microseconds=50 * number)
@@ -41,7 +47,7 @@ def events(
             "latency_ms": chance.randrange(20, 9000),
             "route": "/v1/chat/completions",
             "status": "ok",
-            "user": f"user-{chance.randrange(1000)}",
+            "user": f"user-{chance.randrange(users)}",
         }
         yield json.dumps(
             {
