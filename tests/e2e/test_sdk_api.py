@@ -127,11 +127,11 @@ def test_plans_and_checks(meterline: Meterline) -> None:
     assert decision.allowed and decision.check_id and decision.plan == "sdk-pro"
     assert {one.limit_type for one in decision.limits} == {"monthlyTokenLimit", "requestsPerMinute"}
     ((hold),) = decision.holds
-    assert (hold.feature_key, hold.amount) == ("meterline_tokens", 400)
+    assert (hold.feature_key, hold.amount) == ("meterline_tokens", Decimal(400))
     assert meterline.check("sdk-ann", dry_run=True).limits[0].current == 400
     refused = meterline.check("sdk-ann", tokens=601)
     assert (refused.allowed, refused.limit_type) == (False, "monthlyTokenLimit")
-    assert (refused.limit, refused.current) == (1_000, 400)
+    assert (refused.limit, refused.current) == (Decimal(1_000), Decimal(400))
     meterline.holds.release("sdk-ann", hold.feature_key, hold.id)
     banned = meterline.plans.ban("sdk-ann", "fraud")
     assert banned.banned and banned.ban is not None and banned.ban.reason == "fraud"
@@ -155,16 +155,15 @@ def test_credits_holds_reservations_and_transactions(meterline: Meterline) -> No
                                           idempotency_key="g1")  # fmt: skip
     assert (given.balance, given.amount) == (Decimal("100.5"), Decimal("100.5"))
     hold = meterline.holds.open("sdk-bob", "credits", 10, id="sdk-h1", ttl_seconds=60)
-    assert (hold.status, hold.amount) == ("open", 10)
+    assert (hold.status, hold.amount) == ("open", Decimal(10))
     assert meterline.holds.get("sdk-bob", "credits", "sdk-h1").created_at == hold.created_at
     confirmed = meterline.holds.confirm("sdk-bob", "credits", "sdk-h1", 4)
-    assert (confirmed.status, confirmed.confirmed_amount, confirmed.released_amount) == (
-        "confirmed", 4, 6,
-    )  # fmt: skip
+    assert (confirmed.status, confirmed.confirmed_amount) == ("confirmed", Decimal(4))
+    assert confirmed.released_amount == 6
     with pytest.raises(UsageLimitError) as caught:
         meterline.holds.open("sdk-bob", "credits", 1_000)
     assert caught.value.limit_type == "credits"
-    assert (caught.value.limit, caught.value.current) == (Decimal("100.5"), 4)
+    assert (caught.value.limit, caught.value.current) == (Decimal("100.5"), Decimal(4))
     reserved = meterline.reservations.create("sdk-bob", 20, description="a job")
     one = reserved.transaction_id
     assert (reserved.account_id, reserved.status) == ("sdk-bob", "open")
@@ -183,7 +182,7 @@ def test_credits_holds_reservations_and_transactions(meterline: Meterline) -> No
     )
     assert started.continue_
     done = meterline.transactions.complete(started.transaction_id, input_tokens=3, output_tokens=4)
-    assert (done.credits_used, done.balance_adjustment) == (11, 14)
+    assert (done.credits_used, done.balance_adjustment) == (Decimal(11), Decimal(14))
     shown = meterline.transactions.get(started.transaction_id)
     assert (shown.status, shown.user_id) == ("completed", "sdk-bob")
     assert shown.finalized_tokens is not None and shown.finalized_tokens.output_tokens == 4
@@ -232,7 +231,7 @@ def test_records_and_prices(meterline: Meterline) -> None:
     (by_tag,) = meterline.usage.track_summary("tag", key="sdk-bot", wait=True).items
     assert (by_tag.tag, by_tag.messages, by_tag.total_tokens) == ("beta", 1, 42)
     cost = meterline.prices.cost("gpt-4o", input_tokens=1_000_000)
-    assert (cost.cost_usd, cost.billed) == (Decimal("2.5"), {"inputTokens": 1_000_000})
+    assert (cost.cost_usd, cost.billed) == (Decimal("2.5"), {"inputTokens": Decimal(10**6)})
     assert meterline.prices.cost("sdk-unknown", input_tokens=1).cost_usd is None
     assert meterline.prices.models(provider="openai", model_id="gpt-4o")[0].rates
     own = meterline.prices.create("sdk-house-*", {"inputTokens": Decimal("0.60")}, note="c7")
@@ -293,7 +292,9 @@ def test_entitlements(meterline: Meterline) -> None:
     assert grant.id in [one.id for one in meterline.entitlements.grants("sdk-dan")]
     meterline.events.ingest([event("sdk.ent", "sdk-dan", time=start + timedelta(hours=1))])
     value = meterline.entitlements.value("sdk-dan", "sdk_ent", wait=True)
-    assert (value.balance, value.usage, value.grant_balances) == (9, 1, {grant.id: 9})
+    assert (value.balance, value.usage, value.grant_balances) == (
+        Decimal(9), Decimal(1), {grant.id: Decimal(9)},
+    )  # fmt: skip
     past = meterline.entitlements.value("sdk-dan", "sdk_ent", time=start + timedelta(minutes=1))
     assert past.balance == 10
     history = meterline.entitlements.history("sdk-dan", "sdk_ent", window_size="HOUR")

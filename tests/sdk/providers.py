@@ -66,7 +66,7 @@ def chat(body: dict[str, Any]) -> Any:
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1,
-        "model": f"{body['model']}-2026-01-01",
+        "model": f"{body['model']}-2024-08-06",
         "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
         "usage": CHAT_USAGE,
     }
@@ -77,7 +77,7 @@ def chat_chunks(body: dict[str, Any]) -> Iterator[str]:
         "id": "chatcmpl-1",
         "object": "chat.completion.chunk",
         "created": 1,
-        "model": f"{body['model']}-2026-01-01",
+        "model": f"{body['model']}-2024-08-06",
     }
     for word in WORDS:
         delta = {"index": 0, "delta": {"content": word}, "finish_reason": None}

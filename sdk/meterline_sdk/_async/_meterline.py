@@ -228,6 +228,7 @@ class AsyncMeterline:
         response: Mapping[str, Any],
         *,
         provider: str,
+        model_id: str | None = None,
         estimated: bool = False,
         id: str | None = None,
         tags: Sequence[str] | None = None,
@@ -242,6 +243,7 @@ class AsyncMeterline:
         record = body(
             key=subject,
             provider=provider,
+            model_id=model_id,
             response=response,
             estimated=estimated or None,
             tags=tags,

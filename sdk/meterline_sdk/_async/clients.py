@@ -7,6 +7,7 @@ All of them take your own `client`, or the options of the provider's, and on top
                  and the record gives it back, so that parallel calls cannot pass a hard limit.
 `hold_seconds`   how long that is at most: longer than your longest call.
 `output_tokens`  what is set aside for an answer whose maximum the call does not say.
+`provider`       whose prices count, where another one answers in the format of the client's.
 """
 
 from typing import Any
@@ -84,4 +85,4 @@ class AsyncTrackedGoogle(AsyncTracked):
 def _tracker(meterline: AsyncMeterline, provider: str, options: dict[str, Any]) -> AsyncTracker:
     """Takes its options out of those of the provider's client."""
     ours = {name: options.pop(name) for name in _OURS if name in options}
-    return AsyncTracker(meterline, provider, **ours)
+    return AsyncTracker(meterline, options.pop("provider", provider), **ours)

@@ -83,7 +83,7 @@ class AsyncTracker:
         if "cost_usd" not in estimate and isinstance(model, str):
             cost = await self._meterline.estimate_cost(
                 model,
-                provider=None if self._provider == "openai" else self._provider,
+                provider=self._provider,
                 input_tokens=bound.input,
                 output_tokens=bound.output,
             )
@@ -102,6 +102,7 @@ class AsyncTracker:
             call.subject,
             body,
             provider=self._provider,
+            model_id=_asked_model(call, body),
             estimated=estimated,
             id=call.id,
             tags=call.track.get("tags"),
@@ -158,6 +159,13 @@ class AsyncTracked:
         traceback: TracebackType | None,
     ) -> None:
         await self._inner.__aexit__(kind, error, traceback)
+
+
+def _asked_model(call: Call, body: Body) -> str | None:
+    """The model that was asked for, where the answer does not say which one it was."""
+    asked = call.kwargs.get("model")
+    said = call.method.names_model or "modelVersion" in body
+    return None if said or not isinstance(asked, str) else asked
 
 
 def _wrapped(value: Any, method: Method, tracker: AsyncTracker, raw: bool) -> Callable[..., Any]:

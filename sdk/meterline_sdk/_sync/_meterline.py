@@ -227,6 +227,7 @@ class Meterline:
         response: Mapping[str, Any],
         *,
         provider: str,
+        model_id: str | None = None,
         estimated: bool = False,
         id: str | None = None,
         tags: Sequence[str] | None = None,
@@ -241,6 +242,7 @@ class Meterline:
         record = body(
             key=subject,
             provider=provider,
+            model_id=model_id,
             response=response,
             estimated=estimated or None,
             tags=tags,

@@ -84,7 +84,7 @@ class Tracker:
         if "cost_usd" not in estimate and isinstance(model, str):
             cost = self._meterline.estimate_cost(
                 model,
-                provider=None if self._provider == "openai" else self._provider,
+                provider=self._provider,
                 input_tokens=bound.input,
                 output_tokens=bound.output,
             )
@@ -103,6 +103,7 @@ class Tracker:
             call.subject,
             body,
             provider=self._provider,
+            model_id=_asked_model(call, body),
             estimated=estimated,
             id=call.id,
             tags=call.track.get("tags"),
@@ -159,6 +160,13 @@ class Tracked:
         traceback: TracebackType | None,
     ) -> None:
         self._inner.__exit__(kind, error, traceback)
+
+
+def _asked_model(call: Call, body: Body) -> str | None:
+    """The model that was asked for, where the answer does not say which one it was."""
+    asked = call.kwargs.get("model")
+    said = call.method.names_model or "modelVersion" in body
+    return None if said or not isinstance(asked, str) else asked
 
 
 def _wrapped(value: Any, method: Method, tracker: Tracker, raw: bool) -> Callable[..., Any]:

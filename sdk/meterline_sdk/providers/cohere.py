@@ -16,13 +16,12 @@ from meterline_sdk.providers.shape import (
 
 
 def _chat_body(result: Any, kwargs: Kwargs) -> Body | None:
-    # An answer does not say which model gave it.
-    found = {"model": kwargs.get("model"), **picked(result, "id", "usage")}
+    found = picked(result, "id", "usage")
     return found if "usage" in found else None
 
 
 def _meta_body(result: Any, kwargs: Kwargs) -> Body | None:
-    found = {"model": kwargs.get("model"), **picked(result, "id", "meta")}
+    found = picked(result, "id", "meta")
     return found if "meta" in found else None
 
 
@@ -43,16 +42,12 @@ def _guess(seen: Seen, kwargs: Kwargs) -> Body:
         "input_tokens": tokens_of(characters(kwargs.get("messages"))),
         "output_tokens": tokens_of(seen.text),
     }
-    return {
-        "model": kwargs.get("model"),
-        **seen.body,
-        "usage": {"billed_units": used, "tokens": used},
-    }
+    return {**seen.body, "usage": {"billed_units": used, "tokens": used}}
 
 
-_CHAT = Method("call", _chat_body, _watch, _guess)
-_STREAM = Method("stream", _chat_body, _watch, _guess)
-_META = Method("call", _meta_body, _watch, _guess, answers=False)
+_CHAT = Method("call", _chat_body, _watch, _guess, names_model=False)
+_STREAM = Method("stream", _chat_body, _watch, _guess, names_model=False)
+_META = Method("call", _meta_body, _watch, _guess, answers=False, names_model=False)
 
 METHODS: Methods = {
     "chat": _CHAT,

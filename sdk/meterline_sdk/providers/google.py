@@ -28,7 +28,7 @@ def _members(result: Any) -> Body:
 
 
 def _body(result: Any, kwargs: Kwargs) -> Body | None:
-    found = {"model": kwargs.get("model"), **_members(result)}
+    found = _members(result)
     return found if "usageMetadata" in found else None
 
 
@@ -52,14 +52,14 @@ def _guess(seen: Seen, kwargs: Kwargs) -> Body:
         "candidatesTokenCount": given,
         "totalTokenCount": asked + given + (said.get("thoughtsTokenCount") or 0),
     }
-    return {"model": kwargs.get("model"), **seen.body, "usageMetadata": used}
+    return {**seen.body, "usageMetadata": used}
 
 
-_GENERATE = Method("call", _body, _watch, _guess)
+_GENERATE = Method("call", _body, _watch, _guess, names_model=False)
 
 METHODS: Methods = {
     "models.generate_content": _GENERATE,
-    "models.generate_content_stream": Method("stream", _body, _watch, _guess),
-    "models.embed_content": Method("call", _body, _watch, _guess, answers=False),
+    "models.generate_content_stream": Method("stream", _body, _watch, _guess, names_model=False),
+    "models.embed_content": Method("call", _body, _watch, _guess, answers=False, names_model=False),
 }
 """The asynchronous client has the same under `aio`."""

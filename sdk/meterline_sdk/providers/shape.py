@@ -42,6 +42,8 @@ class Method:
     """Note what a helper has gathered, whichever way its caller read it."""
     answers: bool = True
     """Whether there are tokens of output."""
+    names_model: bool = True
+    """Whether the body says which model gave the answer."""
 
 
 Methods = Mapping[str, Method]
