@@ -1,0 +1,125 @@
+"""Tracked clients: what they add to a call of the provider's own client.
+
+python -m bench.tracked [--calls 2000] [--warm 200]
+
+The provider is a stub in a process of its own that answers at once; the server is a third process.
+The subject's plan has all limits that there are, none of which bites. Plain and tracked calls take
+turns, so that both see the same machine; the difference of their medians is what is added. Records
+are sent meanwhile, as they are in production.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import openai
+
+from bench.serving import serving
+from meterline_sdk import Meterline
+from meterline_sdk.tracked import TrackedOpenAI
+
+_ASKED: list[Any] = [{"role": "user", "content": "Say hello to my friend"}]
+_STUB = (
+    "import sys, threading; from tests.sdk.providers import serving\n"
+    "with serving() as stub: print(stub.url, flush=True); sys.stdin.read()"
+)
+
+
+@contextmanager
+def provider() -> Iterator[str]:
+    """The stub's address."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _STUB], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        yield process.stdout.readline().strip()
+    finally:
+        process.stdin.close()
+        process.wait(10)
+
+
+def percentile(times: list[float], share: float) -> float:
+    """In milliseconds."""
+    return sorted(times)[min(int(len(times) * share), len(times) - 1)] * 1_000
+
+
+def measure(ways: dict[str, Callable[[], object]], calls: int) -> dict[str, list[float]]:
+    """Seconds of each call, the ways taking turns."""
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(calls):
+        for name, call in ways.items():
+            begin = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - begin)
+    return times
+
+
+def asking(client: Any, **options: Any) -> Callable[[], object]:
+    """A call of a client."""
+    return lambda: client.chat.completions.create(
+        model="gpt-4o", messages=_ASKED, max_tokens=100, **options
+    )
+
+
+def run(server: str, stub: str, calls: int, warm: int) -> None:
+    """Measure, and print."""
+    local: dict[str, Any] = {"api_key": "k", "base_url": f"{stub}/v1", "max_retries": 0}
+    with (
+        Meterline(server) as meterline,
+        openai.OpenAI(**local) as plain,
+        TrackedOpenAI(meterline, **local) as tracked,
+        TrackedOpenAI(meterline, reserve=True, **local) as reserving,
+        TrackedOpenAI(meterline, check=False, **local) as recording,
+    ):
+        meterline.plans.create(
+            "bench",
+            monthly_token_limit=10**12,
+            monthly_cost_limit_usd=10**6,
+            requests_per_minute=10**6,
+            requests_per_hour=10**6,
+            tokens_per_minute=10**9,
+        )
+        meterline.plans.assign("ann", "bench")
+        ways = {
+            "plain": asking(plain),
+            "recorded only": asking(recording, user_id="ann"),
+            "tracked": asking(tracked, user_id="ann"),
+            "reserved": asking(reserving, user_id="ann"),
+        }
+        measure(ways, warm)
+        times = measure(ways, calls)
+        waiting = len(meterline.records)
+        begin = time.perf_counter()
+        meterline.records.flush(600)
+        left = time.perf_counter() - begin
+    base = {share: percentile(times["plain"], share) for share in (0.5, 0.99)}
+    for name, found in times.items():
+        p50, p99 = percentile(found, 0.5), percentile(found, 0.99)
+        added = f"+{p50 - base[0.5]:.2f} / +{p99 - base[0.99]:.2f}"
+        print(f"{name:14} p50 {p50:6.2f} ms  p99 {p99:6.2f} ms  added {added} ms")
+    print(f"{waiting} records waited at the end, and took {left:.1f} s")
+
+
+def main() -> None:
+    """Run with the arguments of the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calls", type=int, default=2_000)
+    parser.add_argument("--warm", type=int, default=200)
+    given = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder) / "data") as server,
+        provider() as stub,
+    ):
+        run(server.url, stub, given.calls, given.warm)
+
+
+if __name__ == "__main__":
+    main()
