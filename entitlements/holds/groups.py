@@ -78,8 +78,8 @@ class Groups:
                 expired, following = yield from store.due(account.place, now)
                 book.expire(expired, following, account.place)
         outcomes = [_decide(book, item) for item in items]
-        yield from store.write(book)
-        yield from store.sent([one for item in items if isinstance(item, Sent) for one in item.ids])
+        sent = [one for item in items if isinstance(item, Sent) for one in item.ids]
+        yield from store.write(book, sent)
         return book, outcomes
 
     def _tracked(self, rows: Mapping[Place, LiveRow]) -> dict[Place, LiveRow]:

@@ -18,7 +18,7 @@ from entitlements.holds.model import Face, Hold, OnExcess, Opening, Place, State
 from entitlements.holds.outbox import write_event
 from entitlements.holds.tables import accounts, entries, holds
 from entitlements.stores.live import LiveRow, Stored, decode
-from meterline.db.steps import Ask, Each, Steps, on, plain
+from meterline.db.steps import Ask, Each, Steps, Write, insert, on, plain, update
 from meterline.db.tables import upsert
 from meterline.kernel.quantity import format_number
 
@@ -64,24 +64,34 @@ _BY_IDS = _both(
 )
 
 
-_ADD = plain(
-    f"INSERT INTO holds ({', '.join(_HOLD_COLUMNS)}, outbox)"
-    f" VALUES ({', '.join('?' * (len(_HOLD_COLUMNS) + 1))})"
-)
-_CHANGE = plain(
-    "UPDATE holds SET state = ?, closed_at = ?, confirmed = ?, available = ?, closing = ?,"
-    " outbox = ? WHERE namespace = ? AND id = ?"
-)
-_MOVE = plain(
-    "UPDATE hold_accounts SET held = ?, pending = ?, next_expiry = ?, entries = ?, ledger = ?"
-    " WHERE namespace = ? AND subject = ? AND feature_key = ?"
-)
-_ENTER = plain(
-    "INSERT INTO balance_entries"
-    " (namespace, subject, feature_key, number, amount, balance, kind, at, ref, reason)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-)
-_SENT = plain("UPDATE holds SET outbox = NULL WHERE namespace = ? AND id = ?")
+_PLACE = {"namespace": "text", "subject": "text", "feature_key": "text"}
+_ID = {"namespace": "text", "id": "text"}
+_OTHERS = {"created_at": "bigint", "expires_at": "bigint", "closed_at": "bigint", "settled": "bool"}
+_ADD = insert("holds", {name: _OTHERS.get(name, "text") for name in (*_HOLD_COLUMNS, "outbox")})
+_CHANGE = update(
+    "holds",
+    {
+        "state": "text", "closed_at": "bigint", "confirmed": "text", "available": "text",
+        "closing": "text", "outbox": "text",
+    },
+    _ID,
+)  # fmt: skip
+_MOVE = update(
+    "hold_accounts",
+    {
+        "held": "text", "pending": "text", "next_expiry": "bigint", "entries": "bigint",
+        "ledger": "text",
+    },
+    _PLACE,
+)  # fmt: skip
+_ENTER = insert(
+    "balance_entries",
+    {
+        **_PLACE, "number": "bigint", "amount": "text", "balance": "text", "kind": "text",
+        "at": "bigint", "ref": "text", "reason": "text",
+    },
+)  # fmt: skip
+_SENT = update("holds", {"outbox": "text"}, _ID)
 _DUE = plain(
     f"SELECT {_HOLD} FROM holds AS h WHERE h.namespace = ? AND h.subject = ?"
     " AND h.feature_key = ? AND h.state = 'open' AND h.expires_at <= ?"
@@ -90,10 +100,8 @@ _NEXT = plain(
     "SELECT min(expires_at) FROM holds WHERE namespace = ? AND subject = ? AND feature_key = ?"
     " AND state = 'open' AND expires_at > ?"
 )
-_SETTLE = plain("UPDATE holds SET settled = ?, outbox = NULL WHERE namespace = ? AND id = ?")
-_SETTLE_ACCOUNT = plain(
-    "UPDATE hold_accounts SET pending = ? WHERE namespace = ? AND subject = ? AND feature_key = ?"
-)
+_SETTLE = update("holds", {"settled": "bool", "outbox": "text"}, _ID)
+_SETTLE_ACCOUNT = update("hold_accounts", {"pending": "text"}, _PLACE)
 
 
 def lock(places: Iterable[Place]) -> Steps[dict[Place, Account]]:
@@ -132,36 +140,31 @@ def due(place: Place, now: int) -> Steps[tuple[list[Hold], int | None]]:
     return [hold_of(row) for row in expired], following[0][0]
 
 
-def write(book: Book) -> Steps[None]:
-    """Write what a group has changed."""
+def write(book: Book, sent: Sequence[tuple[str, str]]) -> Steps[None]:
+    """Write what a group has changed, and which events are durable by now."""
     outbox = {key: write_event(event) for key, event in book.outbox.items()}
-    if book.new:
-        yield Each(_ADD, [(*_row(one), outbox.get(key)) for key, one in book.new.items()])
-    if book.changed:
-        changed = [
-            (
-                one.state.value, one.closed_at, _text(one.confirmed), _text(one.available),
-                one.closing, outbox.get(key), *key,
-            )
-            for key, one in book.changed.items()
-        ]  # fmt: skip
-        yield Each(_CHANGE, changed)
-    if book.touched:
-        moved = [book.accounts[place] for place in sorted(book.touched)]
-        yield Each(_MOVE, [(*_moved(one), *one.place) for one in moved])
-    if book.entries:
-        entered = [
-            (*one.place, one.number, format_number(one.amount), format_number(one.balance),
-             one.kind, one.at, one.ref, one.reason)
-            for one in book.entries
-        ]  # fmt: skip
-        yield Each(_ENTER, entered)
-
-
-def sent(ids: Sequence[tuple[str, str]]) -> Steps[None]:
-    """The events of these holds are durable."""
-    if ids:
-        yield Each(_SENT, sorted(ids))
+    changed = [
+        (
+            one.state.value, one.closed_at, _text(one.confirmed), _text(one.available),
+            one.closing, outbox.get(key), *key,
+        )
+        for key, one in book.changed.items()
+    ]  # fmt: skip
+    moved = [book.accounts[place] for place in sorted(book.touched)]
+    entered = [
+        (*one.place, one.number, format_number(one.amount), format_number(one.balance),
+         one.kind, one.at, one.ref, one.reason)
+        for one in book.entries
+    ]  # fmt: skip
+    changes = (
+        Each(_ADD, [(*_row(one), outbox.get(key)) for key, one in book.new.items()]),
+        Each(_CHANGE, changed),
+        Each(_MOVE, [(*_moved(one), *one.place) for one in moved]),
+        Each(_ENTER, entered),
+    )
+    yield Write(changes)
+    # After the others: a hold that changes here may be one of them.
+    yield Write([Each(_SENT, [(None, *key) for key in sorted(sent)])])
 
 
 async def settle(conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:
@@ -180,9 +183,9 @@ def _settle(events: Sequence[tuple[str, str]]) -> Steps[None]:
         place = one.opening.place
         pending[place] = ROOM.subtract(pending[place], one.confirmed or Decimal(0))
     keys = sorted((one.opening.place.namespace, one.id) for one in found)
-    yield Each(_SETTLE, [(True, *key) for key in keys])
     moved = [(format_number(amount), *place) for place, amount in sorted(pending.items())]
-    yield Each(_SETTLE_ACCOUNT, moved)
+    settled = Each(_SETTLE, [(True, None, *key) for key in keys])
+    yield Write([settled, Each(_SETTLE_ACCOUNT, moved)])
 
 
 async def erase(conn: AsyncConnection, namespace: str, subject: str) -> None:

@@ -1,6 +1,6 @@
 """Transactions as generators: what to ask next follows from the answers, whoever asks.
 
-A generator yields `Ask` and `Each` and returns its result. `in_transaction` runs it as one
+A generator yields `Ask` and `Write` and returns its result. `in_transaction` runs it as one
 transaction in the quickest way of each database: on SQLite all of it in the writer's thread, as
 every hop between threads costs more than a statement; on PostgreSQL over the driver. `on` runs it
 as part of a transaction that is under way.
@@ -8,9 +8,11 @@ as part of a transaction that is under way.
 
 import asyncio
 import json
+import re
 import sqlite3
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -29,6 +31,7 @@ _BEGIN = (
 )
 _CONSTRAINT = "23"
 """The class of PostgreSQL's states for constraints that are broken."""
+_PLACE = re.compile(r"\$(\d+)")
 Row = Sequence[Any]
 Texts = Mapping[str, str]
 """A statement for each dialect."""
@@ -53,20 +56,61 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Each:
-    """A statement that is run once for each row of parameters."""
+    """A change, for each row of parameters.
+
+    SQLite runs the statement once for each row. PostgreSQL, for which every statement is a
+    journey, runs it once: a parameter is the array of a column.
+    """
 
     statement: Texts
     rows: Sequence[Row]
 
 
-Steps = Generator[Ask | Each, Sequence[Row], T]
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Changes of different rows, in any order; those without rows are none."""
+
+    changes: Sequence[Each]
+
+
+Steps = Generator[Ask | Write, Sequence[Row], T]
 
 
 def plain(statement: str) -> Texts:
-    """A statement with `?` for its parameters, in every dialect."""
+    """A query with `?` for its parameters, in every dialect."""
     first, *rest = statement.split("?")
     numbered = first + "".join(f"${place}{part}" for place, part in enumerate(rest, 1))
     return {"sqlite": statement, "postgresql": numbered}
+
+
+def insert(table: str, columns: Mapping[str, str], conflict: str = "") -> Texts:
+    """A change that adds rows. `columns` have PostgreSQL's types; `conflict` is `ON CONFLICT …`."""
+    head = f"INSERT INTO {table} ({', '.join(columns)})"
+    tail = f" {conflict}" if conflict else ""
+    return {
+        "sqlite": f"{head} VALUES ({', '.join('?' * len(columns))}){tail}",
+        "postgresql": f"{head} SELECT * FROM {arrays(columns)}{tail}",
+    }
+
+
+def update(table: str, columns: Mapping[str, str], keys: Mapping[str, str]) -> Texts:
+    """A change of the rows that the keys name; a row of parameters has the columns first."""
+    assigned = ", ".join(f"{name} = ?" for name in columns)
+    found = " AND ".join(f"{name} = ?" for name in keys)
+    assigned_of = ", ".join(f"{name} = w.{name}" for name in columns)
+    found_of = " AND ".join(f"t.{name} = w.{name}" for name in keys)
+    names = {**columns, **keys}
+    return {
+        "sqlite": f"UPDATE {table} SET {assigned} WHERE {found}",
+        "postgresql": f"UPDATE {table} AS t SET {assigned_of}"
+        f" FROM {arrays(names)} AS w ({', '.join(names)}) WHERE {found_of}",
+    }
+
+
+def arrays(columns: Mapping[str, str]) -> str:
+    """PostgreSQL's rows of parameters that are arrays."""
+    typed = [f"${place}::{kind}[]" for place, kind in enumerate(columns.values(), 1)]
+    return f"unnest({', '.join(typed)})"
 
 
 class CollisionError(Exception):
@@ -117,16 +161,36 @@ async def _by(driver: Any, steps: Steps[T]) -> T:
     answer: Any = None  # As generators are begun.
     try:
         while True:
-            step = steps.send(answer)
-            text = step.statement["postgresql"]
-            if isinstance(step, Each):
-                await driver.executemany(text, step.rows)
-                answer = ()
-            else:
-                answer = await driver.fetch(text, *step.asked("postgresql"))
+            text, parameters = _for_postgresql(steps.send(answer))
+            answer = await driver.fetch(text, *parameters) if text else ()
     except StopIteration as end:
         result: T = end.value
         return result
+
+
+def _for_postgresql(step: Ask | Write) -> tuple[str, Sequence[Any]]:
+    """One statement, with its parameters; no text when there is nothing to do."""
+    if isinstance(step, Ask):
+        return step.statement["postgresql"], step.asked("postgresql")
+    changes = [one for one in step.changes if one.rows]
+    columns = [list(column) for one in changes for column in zip(*one.rows, strict=True)]
+    return _together(tuple(one.statement["postgresql"] for one in changes)), columns
+
+
+@lru_cache(1_000)
+def _together(texts: tuple[str, ...]) -> str:
+    """Changes as one statement; the parameters of each follow those of the one before."""
+    numbered: list[str] = []
+    offset = 0
+    for text in texts:
+        places = [int(found) for found in _PLACE.findall(text)]
+        numbered.append(_PLACE.sub(lambda m, by=offset: f"${int(m[1]) + by}", text))  # type: ignore[misc]
+        offset += max(places)
+    *others, last = numbered or [""]
+    if not others:
+        return last
+    named = ", ".join(f"change_{place} AS ({text})" for place, text in enumerate(others))
+    return f"WITH {named} {last}"
 
 
 async def on(conn: AsyncConnection, steps: Steps[T]) -> T:
@@ -142,13 +206,20 @@ async def on(conn: AsyncConnection, steps: Steps[T]) -> T:
         return result
 
 
-async def _over(conn: AsyncConnection, dialect: str, step: Ask | Each) -> Sequence[Row]:
-    text = step.statement[dialect]
-    if isinstance(step, Each):
-        if step.rows:
-            await conn.exec_driver_sql(text, [tuple(row) for row in step.rows])
+async def _over(conn: AsyncConnection, dialect: str, step: Ask | Write) -> Sequence[Row]:
+    if isinstance(step, Ask):
+        text, parameters = step.statement[dialect], step.asked(dialect)
+        return (await conn.exec_driver_sql(text, parameters)).all()
+    if dialect == "postgresql":
+        text, columns = _for_postgresql(step)
+        if text:
+            await conn.exec_driver_sql(text, tuple(columns))
         return ()
-    return (await conn.exec_driver_sql(text, step.asked(dialect))).all()
+    for change in step.changes:
+        if change.rows:
+            rows = [tuple(row) for row in change.rows]
+            await conn.exec_driver_sql(change.statement["sqlite"], rows)
+    return ()
 
 
 def _whole(driver: Any, steps: Steps[T]) -> T:
@@ -170,12 +241,12 @@ def _through(conn: sqlite3.Connection, steps: Steps[T]) -> T:
     try:
         while True:
             step = steps.send(answer)
-            text = step.statement["sqlite"]
-            if isinstance(step, Each):
-                conn.executemany(text, step.rows)
-                answer = ()
-            else:
-                answer = conn.execute(text, step.asked("sqlite")).fetchall()
+            if isinstance(step, Ask):
+                answer = conn.execute(step.statement["sqlite"], step.asked("sqlite")).fetchall()
+                continue
+            answer = ()
+            for change in step.changes:
+                conn.executemany(change.statement["sqlite"], change.rows)
     except StopIteration as end:
         result: T = end.value
         return result

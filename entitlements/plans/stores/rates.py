@@ -10,7 +10,7 @@ from entitlements.plans.rates import RateLog
 from entitlements.plans.stores.tables import rate_chunks, rates
 from entitlements.plans.tokens import TokenLog
 from entitlements.plans.windows import RequestLog
-from meterline.db.steps import Ask, Each, Steps, Texts, plain
+from meterline.db.steps import Ask, Each, Steps, Texts, Write, insert, update
 
 Key = tuple[str, str]
 """Namespace and subject."""
@@ -29,11 +29,11 @@ _LOCK: Texts = {
     "postgresql": f"{_LOAD['postgresql']}"
     ' ORDER BY r.namespace COLLATE "C", r.subject COLLATE "C" FOR UPDATE OF r',
 }
-_MAKE = plain(
-    "INSERT INTO plan_rates (namespace, subject, state) VALUES (?, ?, ?)"
-    " ON CONFLICT (namespace, subject) DO NOTHING"
+_KEY = {"namespace": "text", "subject": "text"}
+_MAKE = insert(
+    "plan_rates", {**_KEY, "state": "bytea"}, "ON CONFLICT (namespace, subject) DO NOTHING"
 )
-_SAVE = plain("UPDATE plan_rates SET state = ? WHERE namespace = ? AND subject = ?")
+_SAVE = update("plan_rates", {"state": "bytea"}, _KEY)
 _CHUNK = "SELECT r.namespace, r.subject, r.chunk, r.entries FROM"
 _LOAD_CHUNKS: Texts = {
     "sqlite": f"{_CHUNK} json_each(?) AS wanted CROSS JOIN plan_rate_chunks AS r"
@@ -45,10 +45,13 @@ _LOAD_CHUNKS: Texts = {
     " ON r.namespace = wanted.namespace AND r.subject = wanted.subject"
     " AND r.chunk = wanted.chunk::bigint",
 }
-_ADD = plain(
-    "INSERT INTO plan_rate_chunks (namespace, subject, chunk, entries) VALUES (?, ?, ?, ?)"
-)
-_FORGET = plain("DELETE FROM plan_rate_chunks WHERE namespace = ? AND subject = ? AND chunk < ?")
+_ADD = insert("plan_rate_chunks", {**_KEY, "chunk": "bigint", "entries": "bytea"})
+_FORGET: Texts = {
+    "sqlite": "DELETE FROM plan_rate_chunks WHERE namespace = ? AND subject = ? AND chunk < ?",
+    "postgresql": "DELETE FROM plan_rate_chunks AS r"
+    " USING unnest($1::text[], $2::text[], $3::bigint[]) AS w (namespace, subject, below)"
+    " WHERE r.namespace = w.namespace AND r.subject = w.subject AND r.chunk < w.below",
+}
 
 
 class State(msgspec.Struct, array_like=True):
@@ -104,12 +107,12 @@ def load(keys: Sequence[Key], *, lock: bool) -> Steps[dict[Key, bytes]]:
 
 def make(states: Mapping[Key, bytes]) -> Steps[None]:
     """Keep logs of subjects that have none; those that have one keep it."""
-    yield Each(_MAKE, [(*key, state) for key, state in states.items()])
+    yield Write([Each(_MAKE, [(*key, state) for key, state in states.items()])])
 
 
 def save(states: Mapping[Key, bytes]) -> Steps[None]:
     """Keep logs as they are now."""
-    yield Each(_SAVE, [(state, *key) for key, state in states.items()])
+    yield Write([Each(_SAVE, [(state, *key) for key, state in states.items()])])
 
 
 def load_chunks(keys: Collection[ChunkKey]) -> Steps[dict[ChunkKey, Sequence[int]]]:
@@ -120,12 +123,12 @@ def load_chunks(keys: Collection[ChunkKey]) -> Steps[dict[ChunkKey, Sequence[int
 
 def add_chunks(chunks: Mapping[ChunkKey, Sequence[int]]) -> Steps[None]:
     """Keep new full chunks."""
-    yield Each(_ADD, [(*key, _ENCODER.encode(list(one))) for key, one in chunks.items()])
+    yield Write([Each(_ADD, [(*key, _ENCODER.encode(list(one))) for key, one in chunks.items()])])
 
 
 def forget_chunks(below: Mapping[Key, int]) -> Steps[None]:
     """Drop the chunks of each subject whose numbers are lower."""
-    yield Each(_FORGET, [(*key, number) for key, number in below.items()])
+    yield Write([Each(_FORGET, [(*key, number) for key, number in below.items()])])
 
 
 async def erase(conn: AsyncConnection, namespace: str, subject: str) -> None:

@@ -13,7 +13,7 @@ from entitlements.plans.limiter import RateLimiter
 from entitlements.plans.options import PlanOptions
 from entitlements.plans.rates import RateLimits
 from meterline.db.engine import Database
-from meterline.db.steps import Each, Steps, on
+from meterline.db.steps import Steps, Write, on
 from meterline.kernel.clock import system_clock
 
 T = TypeVar("T")
@@ -33,9 +33,9 @@ async def careless(database: Database, steps: Steps[T]) -> T:
     try:
         while True:
             step = steps.send(answer)
-            if isinstance(step, Each):
+            if isinstance(step, Write):
                 # What was admitted twice would be told apart by the keys of chunks.
-                if "plan_rate_chunks" not in step.statement["postgresql"]:
+                if "plan_rate_chunks" not in step.changes[0].statement["postgresql"]:
                     async with database.transaction() as conn:
                         await on(conn, _one(step))
                 answer = ()
