@@ -1,28 +1,22 @@
 """Tracked clients, made of the providers' real packages, against a real server."""
 
-import asyncio
-import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from meterline_sdk import AsyncMeterline, Meterline, RateLimitError, UsageLimitError
+from meterline_sdk import Meterline, RateLimitError, UsageLimitError
 from meterline_sdk.capture import Tokens, capture_usage, captured
 from meterline_sdk.tracked import (
-    AsyncTrackedOpenAI,
     TrackedAnthropic,
     TrackedCohere,
     TrackedGoogle,
     TrackedOpenAI,
 )
 from tests.sdk.providers import WORDS, Stub, serving
+from tests.sdk.racing import ASKED, CALL, race
 from tests.support.server import MeterlineServer, eventually
-
-ASKED = [{"role": "user", "content": "Say hello to my friend"}]
-CALL = 18
-"""Tokens of a chat completion of the stub: 11, of which 4 were cached, and 7."""
 
 
 @pytest.fixture
@@ -159,49 +153,12 @@ def test_captured_usage_is_charged_by_the_rate_table(meterline: Meterline) -> No
     assert row.value == 31
 
 
-async def race(server: MeterlineServer, stub: Stub, subject: str, clients: int, **how: Any) -> int:
-    """So many calls at once, none of which is answered before all were checked: how many were."""
-    stub.gate.clear()
-    refused = 0
-
-    async def one(openai: Any) -> None:
-        nonlocal refused
-        try:
-            await openai.chat.completions.create(
-                model="gpt-4o", messages=ASKED, user_id=subject,
-                track={"estimate": {"tokens": CALL}},
-            )  # fmt: skip
-        except UsageLimitError:
-            refused += 1
-
-    def open_the_gate() -> None:
-        try:
-            eventually(lambda: refused + len(stub.calls) == clients, "all are checked", 60)
-        finally:
-            stub.gate.set()
-
-    async with (
-        AsyncMeterline(server.url) as meterline,
-        AsyncTrackedOpenAI(
-            meterline, api_key="k", base_url=f"{stub.url}/v1", max_retries=0, **how
-        ) as openai,
-    ):
-        gate = threading.Thread(target=open_the_gate)
-        gate.start()
-        await asyncio.gather(*(one(openai) for _ in range(clients)))
-        gate.join()
-        assert await asyncio.to_thread(meterline.records.flush, 60)
-    made = len(stub.calls)
-    stub.calls.clear()
-    return made
-
-
 def test_reserved_calls_never_pass_a_hard_limit(
     server: MeterlineServer, stub: Stub, meterline: Meterline
 ) -> None:
     meterline.plans.create("trk-hard", monthly_token_limit=10 * CALL + 5)
     meterline.plans.assign("trk-hal", "trk-hard")
-    made = asyncio.run(race(server, stub, "trk-hal", 32, reserve=True))
+    made = race([server.url], stub, "trk-hal", 32, reserve=True)
     assert made == 10
     used = meterline.plans.summary("trk-hal", wait=True).current_month.tokens
     assert used == 10 * CALL  # the overshoot is 0
@@ -220,7 +177,7 @@ def test_without_a_reservation_calls_in_flight_are_not_seen(
     """The control, and what the documentation says: each check fits by itself."""
     meterline.plans.create("trk-soft", monthly_token_limit=10 * CALL)
     meterline.plans.assign("trk-ida", "trk-soft")
-    assert asyncio.run(race(server, stub, "trk-ida", 32)) == 32
+    assert race([server.url], stub, "trk-ida", 32) == 32
     used = meterline.plans.summary("trk-ida", wait=True).current_month.tokens
     assert used == 32 * CALL
 
