@@ -19,11 +19,12 @@ from pathlib import Path
 
 import httpx
 
+from aggregator.stores.clickhouse import ClickHouseEngine
 from bench.checks import FEATURES, entitle
 from bench.checks import flood as flood_gets
 from bench.cluster import load_average
 from bench.queries import fill, timed
-from bench.serving import Server, folder_bytes, serving
+from bench.serving import Server, serving
 from bench.traffic import batches, events, post_all
 
 PARTS = ("events", "subjects", "meters", "groups")
@@ -91,11 +92,12 @@ def make_meters(client: httpx.Client, shape: Shape) -> float:
         time.sleep(0.1)
 
 
-def some_subjects(client: httpx.Client) -> list[str]:
-    """Subjects with usage: those of half an hour, without the busiest."""
-    params = {"from": "2026-10-07T12:00:00Z", "to": "2026-10-07T12:30:00Z", "groupBy": "subject"}
+def some(client: httpx.Client, key: str) -> list[str]:
+    """Subjects, or values of a group key, with usage: those of half an hour, but the busiest."""
+    params = {"from": "2026-10-07T12:00:00Z", "to": "2026-10-07T12:30:00Z", "groupBy": key}
     data = client.get("/api/v1/meters/tokens/query", params=params).json()["data"]
-    return [row["subject"] for row in data if row["subject"] != "customer-00000"]
+    values = [row["subject"] if key == "subject" else row["groupBy"][key] for row in data]
+    return [value for value in values if value != "customer-00000"]
 
 
 def ask_queries(client: httpx.Client, shape: Shape) -> dict[str, float]:
@@ -106,7 +108,7 @@ def ask_queries(client: httpx.Client, shape: Shape) -> dict[str, float]:
         answer.raise_for_status()
         assert answer.json()["data"]
 
-    few = some_subjects(client)
+    few = some(client, "subject")
     found = {
         "one subject by day, ms": timed(
             lambda n: ask(subject=few[n % len(few)], windowSize="DAY"), 40
@@ -119,8 +121,9 @@ def ask_queries(client: httpx.Client, shape: Shape) -> dict[str, float]:
     }
     if shape.by_user:
         found["all by user, ms"] = timed(lambda n: ask(groupBy="user"), 5)
+        users = some(client, "user")
         found["one user by day, ms"] = timed(
-            lambda n: ask(**{"windowSize": "DAY", "filterGroupBy[user]": f"user-{n}"}), 10
+            lambda n: ask(**{"windowSize": "DAY", "filterGroupBy[user]": users[n % len(users)]}), 10
         )
     elif shape.subjects <= _MOST_ROWS:
         found["all by subject, ms"] = timed(lambda n: ask(groupBy="subject"), 3)
@@ -192,11 +195,27 @@ def measure(shape: Shape, effort: Effort) -> dict[str, float]:
         with serving(folder) as server, server.client() as client:
             found |= ask_queries(client, shape)
             found |= ask_checks(server, effort)
-            found["store, bytes an event"] = folder_bytes(folder / "clickhouse") / shape.events
             found["memory before more events, MiB"] = server.resident_mib()
             found |= send_more(server, shape, effort.burst)
             found["peak memory, MiB"] = server.peak_mib()
+        stored = asyncio.run(bytes_by_table(folder))
+        per_event = shape.events + effort.burst
+        found["store, bytes an event"] = sum(stored.values()) / per_event
+        found["of these, points"] = stored.get("points", 0) / per_event
     return found
+
+
+async def bytes_by_table(folder: Path) -> dict[str, int]:
+    """What the tables take on disk, without parts that were merged into others."""
+    engine = ClickHouseEngine(folder / "clickhouse")
+    try:
+        found = await engine.query(
+            "SELECT table, sum(bytes_on_disk) FROM system.parts"
+            " WHERE active AND database = currentDatabase() GROUP BY table"
+        )
+        return {row[0]: int(row[1]) for row in found}
+    finally:
+        await engine.close()
 
 
 def shapes(part: str, options: argparse.Namespace) -> Iterator[tuple[str, Shape]]:
