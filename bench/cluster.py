@@ -102,6 +102,7 @@ def topic_options(bootstrap: str, topic: str, partitions: int) -> KafkaOptions:
         partitions=partitions,
         replication=1,
         min_insync_replicas=1,
+        delivery_timeout_seconds=60.0,
     )
 
 
