@@ -3,17 +3,19 @@
 import json
 from collections.abc import Mapping
 
+import msgspec
+
 from entitlements.events import UsageEvent
 from meterline.kernel.instants import from_micros, to_micros
+
+_encoder = msgspec.json.Encoder()
 
 
 def write_event(event: UsageEvent) -> str:
     """The text of an event; amounts in its data are texts already."""
-    return json.dumps(
-        [event.id, event.source, event.type, event.subject, to_micros(event.time), event.data],
-        ensure_ascii=False,
-        separators=(",", ":"),
-    )
+    at = to_micros(event.time)
+    kept = (event.id, event.source, event.type, event.subject, at, event.data)
+    return _encoder.encode(kept).decode()
 
 
 def read_event(text: str) -> UsageEvent:

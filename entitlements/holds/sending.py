@@ -2,7 +2,7 @@
 
 import asyncio
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
@@ -19,6 +19,8 @@ _MAX_REMEMBERED = 200_000
 
 Key = tuple[str, str]
 """Namespace and id of a hold."""
+Batch = Sequence[tuple[str, UsageEvent]]
+"""Events that were confirmed together, each with its namespace."""
 
 
 class Sender:
@@ -28,27 +30,31 @@ class Sender:
         self._events = events
         self._sent: set[Key] = set()
         self._under_way: set[asyncio.Future[None]] = set()
-        self._grouping: Grouping[tuple[str, UsageEvent], None] = Grouping(
-            self._write, name="events of holds", max_items=_MAX_WAITING, max_group_items=_MAX_GROUP
+        self._grouping: Grouping[Batch, None] = Grouping(
+            self._write,
+            name="events of holds",
+            max_items=_MAX_WAITING,
+            max_cost=_MAX_WAITING,
+            max_group_items=_MAX_GROUP,
+            max_group_cost=_MAX_GROUP,
         )
 
-    def send(self, events: Sequence[tuple[str, UsageEvent]]) -> None:
+    def send(self, events: Batch) -> None:
         """Append events soon, without waiting. They are in the outbox, so failing is allowed."""
-        for one in events:
-            try:
-                future = self._grouping.submit(one)
-            except UnavailableError as error:
-                log.warning("events of holds will be written later", error=error.detail)
-                return
-            self._under_way.add(future)
-            future.add_done_callback(self._done)
+        try:
+            future = self._grouping.submit(events, len(events))
+        except UnavailableError as error:
+            log.warning("events of holds will be written later", error=error.detail)
+            return
+        self._under_way.add(future)
+        future.add_done_callback(self._done)
 
     async def resend(self, waiting: Sequence[tuple[str, str, str]]) -> int:
         """Append outbox rows (namespace, hold, event) that are not known to be durable."""
         unsure = [one for one in waiting if (one[0], one[1]) not in self._sent]
-        futures = [self._grouping.submit((one[0], read_event(one[2]))) for one in unsure]
-        for future in futures:
-            await future
+        if unsure:
+            batch = [(namespace, read_event(text)) for namespace, _, text in unsure]
+            await self._grouping.submit(batch, len(batch))
         return len(unsure)
 
     def take_sent(self) -> list[Key]:
@@ -69,23 +75,26 @@ class Sender:
         """Append what waits."""
         await self._grouping.close()
 
-    async def _write(self, group: Sequence[tuple[str, UsageEvent]]) -> Sequence[None | Exception]:
-        outcomes: list[None | Exception] = [None] * len(group)
-        by_namespace: dict[str, list[int]] = {}
-        for place, (namespace, _) in enumerate(group):
-            by_namespace.setdefault(namespace, []).append(place)
-        for namespace, places in by_namespace.items():
-            error = await self._append(namespace, [group[place][1] for place in places])
-            for place in places:
-                if isinstance(error, ValidationError) and len(places) > 1:
+    async def _write(self, group: Sequence[Batch]) -> Sequence[None | Exception]:
+        by_namespace: dict[str, list[UsageEvent]] = {}
+        for batch in group:
+            for namespace, event in batch:
+                by_namespace.setdefault(namespace, []).append(event)
+        errors: dict[Key, Exception] = {}
+        for namespace, events in by_namespace.items():
+            error = await self._append(namespace, events)
+            for event in events if error is not None else ():
+                if isinstance(error, ValidationError) and len(events) > 1:
                     # One of them will never do; the others must not wait for it.
-                    outcomes[place] = await self._append(namespace, [group[place][1]])
+                    error_of = await self._append(namespace, [event])
                 else:
-                    outcomes[place] = None if error is None else copy.copy(error)
+                    error_of = error
+                if error_of is not None:
+                    errors[namespace, event.id] = error_of
         if len(self._sent) > _MAX_REMEMBERED:
             # Noting them falls behind: they are written again, and count once.
             self._sent.clear()
-        return outcomes
+        return [_first(errors, batch) for batch in group]
 
     def _done(self, future: asyncio.Future[None]) -> None:
         self._under_way.discard(future)
@@ -105,3 +114,9 @@ class Sender:
             return error
         self._sent.update((namespace, one.id) for one in events)
         return None
+
+
+def _first(errors: Mapping[Key, Exception], batch: Batch) -> Exception | None:
+    """An error of one of the events, if there is one."""
+    found = (errors.get((namespace, event.id)) for namespace, event in batch) if errors else ()
+    return next((copy.copy(error) for error in found if error is not None), None)

@@ -78,6 +78,8 @@ class HoldService:
         """`means.live` makes live rows; `is_tracked` says whether the sink follows a series."""
         self._means = means
         self.limits = limits or HoldLimits()
+        self._default_ttl = Decimal(str(self.limits.default_ttl_seconds))
+        self._max_ttl = Decimal(str(self.limits.max_ttl_seconds))
         self.shapes = Shapes(means.database, means.usage)
         self.sender = Sender(events)
         groups = Groups(
@@ -260,10 +262,8 @@ class HoldService:
         elif len(hold_id) > self.limits.max_id_length or not _ID.fullmatch(hold_id):
             most = self.limits.max_id_length
             raise fault("id", f"must have 1 to {most} visible ASCII characters")
-        ttl = asked.ttl_seconds
-        if ttl is None:
-            ttl = Decimal(str(self.limits.default_ttl_seconds))
-        if ttl > Decimal(str(self.limits.max_ttl_seconds)):
+        ttl = self._default_ttl if asked.ttl_seconds is None else asked.ttl_seconds
+        if ttl > self._max_ttl:
             most_seconds = f"{self.limits.max_ttl_seconds:g}"
             raise fault("ttlSeconds", f"must be at most {most_seconds}; 0 never expires")
         return Opening(
@@ -275,7 +275,7 @@ class HoldService:
             asked.face,
             asked.model,
             asked.details,
-            json.dumps(dict(asked.metadata or {}), sort_keys=True, separators=(",", ":")),
+            _metadata(asked.metadata),
         )
 
     async def _make_row(self, place: Place) -> None:
@@ -290,6 +290,10 @@ class HoldService:
         if one.metered is None:
             raise ValidationError("holds are for metered entitlements: this one has no balance")
         raise UnavailableError("the balance is not known yet: its meter is being filled")
+
+
+def _metadata(texts: Mapping[str, str] | None) -> str:
+    return json.dumps(dict(texts), sort_keys=True, separators=(",", ":")) if texts else "{}"
 
 
 def check_place(place: Place) -> Place:

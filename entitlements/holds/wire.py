@@ -14,7 +14,7 @@ from entitlements.api.wire import Metadata
 from entitlements.holds.model import Hold, OnExcess, State
 from entitlements.specs import fault
 from meterline.kernel.errors import FieldError, ValidationError
-from meterline.kernel.instants import format_instant, from_micros
+from meterline.kernel.instants import format_micros
 from meterline.kernel.meters import (
     MAX_METADATA,
     MAX_METADATA_KEY_LENGTH,
@@ -136,7 +136,7 @@ def hold_json(hold: Hold) -> dict[str, Any]:
         answer["releasedAmount"] = number(hold.released)
     if of.model is not None:
         answer["model"] = of.model
-    answer["metadata"] = json.loads(of.metadata)
+    answer["metadata"] = json.loads(of.metadata) if of.metadata != "{}" else {}
     return answer
 
 
@@ -152,7 +152,7 @@ def number(value: Decimal) -> msgspec.Raw:
 
 def instant(micros: int) -> str:
     """RFC 3339."""
-    return format_instant(from_micros(micros))
+    return format_micros(micros)
 
 
 def _read(decoder: Any, body: bytes) -> Any:

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from meterline.kernel.errors import ValidationError
 
@@ -37,6 +38,19 @@ def format_instant(instant: datetime) -> str:
     """RFC 3339 in UTC, with as many digits of a second as it needs."""
     text = instant.astimezone(UTC).replace(tzinfo=None).isoformat()
     return (text.rstrip("0") if "." in text else text) + "Z"
+
+
+def format_micros(micros: int) -> str:
+    """The same of microseconds since 1970."""
+    seconds, fraction = divmod(micros, 1_000_000)
+    text = _second(seconds)
+    return f"{text}.{fraction:06d}".rstrip("0") + "Z" if fraction else f"{text}Z"
+
+
+@lru_cache(4_096)
+def _second(seconds: int) -> str:
+    # Instants that are written together are mostly of the same few seconds.
+    return (EPOCH + timedelta(seconds=seconds)).replace(tzinfo=None).isoformat()
 
 
 def to_micros(instant: datetime) -> int:

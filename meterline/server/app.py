@@ -71,9 +71,10 @@ def create_app(parts: AppParts) -> ASGIApp:
         api.include_router(router)
     api.include_router(_operations_router(parts, api))
     # The hot endpoints answer their own errors, and read their bodies within their own limits.
-    others: ASGIApp = ErrorBoundary(BodyLimit(AllowedMethods(api), _MAX_BODY_BYTES))
+    others: ASGIApp = BodyLimit(AllowedMethods(api), _MAX_BODY_BYTES)
     for shortcut in parts.shortcuts:
-        others = ErrorBoundary(shortcut(others))
+        others = shortcut(others)
+    others = ErrorBoundary(others)
     dispatcher = Dispatcher(parts.hot_routes, PortalCors(others, parts.portal_origins))
     return RequestObserver(dispatcher, parts.registry, parts.tracer)
 

@@ -30,7 +30,7 @@ from meterline.server.sections import Section
 from meterline.server.settings import Settings
 from meterline.server.stores import Stores
 from meterline.server.writing import AggregatorMeters, IngestWriter
-from meterline.web.asgi import ASGIApp
+from meterline.web.asgi import ASGIApp, ErrorBoundary
 from meterline.web.auth import Authenticator
 from meterline.web.idempotency import IdempotencyLimits
 
@@ -84,7 +84,7 @@ async def running_kit(parts: KitParts) -> AsyncIterator[Kit]:
         check = plans.hot_route(parts.authenticator)
         yield Kit(
             routers=[*credit.routers, *plans.routers, *usage.routers()],
-            hot_routes=[replace(check, endpoint=once(check.endpoint))],
+            hot_routes=[replace(check, endpoint=ErrorBoundary(once(check.endpoint)))],
             shortcuts=[credit.shortcut(parts.authenticator), once],
             erasers=[usage.erase, plans.erase],
         )

@@ -23,6 +23,8 @@ logger = logging.getLogger(__name__)
 
 _BACKLOG = 2048
 _KEEP_ALIVE_SECONDS = 75
+_COLLECTION = (20_000, 20, 20)
+"""Requests make much that is gone with them, and few cycles: collections may be rare."""
 
 
 def run(settings: Settings) -> None:
@@ -43,6 +45,7 @@ async def serve(settings: Settings) -> None:
             # What lives as long as the server need not be looked at by each collection.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(*_COLLECTION)
             host, port = listener.getsockname()[:2]
             logger.info(
                 "listening",

@@ -93,8 +93,9 @@ class Idempotency:
         clock: Clock,
         limits: IdempotencyLimits | None = None,
     ) -> None:
+        self._app = app
         # Errors become answers inside, where they can be kept.
-        self._app = ErrorBoundary(app)
+        self._answering = ErrorBoundary(app)
         self._store = store
         self._authenticator = authenticator
         self._clock = clock
@@ -136,7 +137,7 @@ class Idempotency:
     async def _work(self, claim: Claim, scope: Scope, receive: Receive) -> Answer:
         captured = _Captured()
         try:
-            await self._app(scope, receive, captured)
+            await self._answering(scope, receive, captured)
             answer = captured.answer()
         except BaseException:
             await asyncio.shield(self._store.abandon(claim))
