@@ -4,17 +4,15 @@ One pure ASGI layer around everything. It sits on the hot path, so it looks metr
 dictionaries and does nothing per request that it does not need.
 """
 
-from itertools import count
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator
+from itertools import accumulate, count
 from time import perf_counter
 from typing import Any
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, Gauge, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
@@ -41,25 +39,59 @@ def new_registry() -> CollectorRegistry:
     return registry
 
 
+class RequestTallies:
+    """How many requests there were, and how long they took; Prometheus collects it.
+
+    Its own counters would lock for each figure of each request; all of these are one thread's.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: defaultdict[tuple[str, str, int], float] = defaultdict(float)
+        self._buckets: defaultdict[tuple[str, str, int], list[int]] = defaultdict(
+            lambda: [0] * (len(_LATENCY_BUCKETS) + 1)
+        )
+
+    def note(self, route: str, method: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        key = (route, method, status)
+        self._buckets[key][bisect_left(_LATENCY_BUCKETS, seconds)] += 1
+        self._seconds[key] += seconds
+
+    def collect(self) -> Iterator[Metric]:
+        """All of it."""
+        requests = CounterMetricFamily(
+            "meterline_http_requests",
+            "Requests answered, by route and status.",
+            labels=["route", "method", "status"],
+        )
+        seconds = HistogramMetricFamily(
+            "meterline_http_request_seconds",
+            "Time from the request's head to the end of its answer, by route.",
+            labels=["route", "method"],
+        )
+        names = [*(str(float(bound)) for bound in _LATENCY_BUCKETS), "+Inf"]
+        by_route: dict[tuple[str, str], tuple[list[int], float]] = {}
+        for (route, method, status), counts in self._buckets.items():
+            requests.add_metric([route, method, str(status)], sum(counts))
+            before, took = by_route.get((route, method), ([0] * len(names), 0.0))
+            together = [one + other for one, other in zip(before, counts, strict=True)]
+            took += self._seconds[route, method, status]
+            by_route[route, method] = (together, took)
+        for (route, method), (counts, took) in by_route.items():
+            buckets = list(zip(names, accumulate(counts), strict=True))
+            seconds.add_metric([route, method], buckets, took)
+        yield requests
+        yield seconds
+
+
 class RequestObserver:
     """Counts and times requests by route, and puts the request id on each response."""
 
     def __init__(self, app: ASGIApp, registry: CollectorRegistry, tracer: Any = None) -> None:
         self._app = app
         self._tracer = tracer
-        self._count = Counter(
-            "meterline_http_requests_total",
-            "Requests answered, by route and status.",
-            ["route", "method", "status"],
-            registry=registry,
-        )
-        self._seconds = Histogram(
-            "meterline_http_request_seconds",
-            "Time from the request's head to the end of its answer, by route.",
-            ["route", "method"],
-            buckets=_LATENCY_BUCKETS,
-            registry=registry,
-        )
+        self._tallies = RequestTallies()
+        registry.register(self._tallies)
         self._open = Gauge(
             "meterline_http_requests_in_flight", "Requests being answered.", registry=registry
         )
@@ -67,7 +99,6 @@ class RequestObserver:
         self._open.set_function(lambda: self._in_flight)
         self._ids = new_ulid(system_clock())
         self._numbers = count(1)
-        self._known: dict[tuple[str, str, int], tuple[Any, Any]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app on one request and note what came of it."""
@@ -94,22 +125,14 @@ class RequestObserver:
         finally:
             self._in_flight -= 1
             # No status: the client left before there was an answer (499, as nginx calls it).
-            self._note(scope, status or 499, perf_counter() - started)
+            seconds = perf_counter() - started
+            self._tallies.note(route_of(scope), _method_of(scope), status or 499, seconds)
 
     def _request_id(self, scope: Scope) -> str:
         """The caller's id, else ours: numbered, as an identifier for each would cost much."""
         if header(scope, b"x-request-id") is None:
             scope["meterline.request_id"] = f"{self._ids}-{next(self._numbers)}"
         return request_id_of(scope)
-
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        key = (route_of(scope), _method_of(scope), status)
-        found = self._known.get(key)
-        if found is None:
-            requests = self._count.labels(key[0], key[1], str(status))
-            found = self._known[key] = (requests, self._seconds.labels(key[0], key[1]))
-        found[0].inc()
-        found[1].observe(seconds)
 
     async def _traced(self, scope: Scope, receive: Receive, send: Send) -> None:
         from opentelemetry.propagate import extract
