@@ -18,6 +18,7 @@ from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import PoolResetState
 
 from meterline.db import migrations, postgres
 from meterline.db.limits import DatabaseLimits
@@ -151,6 +152,7 @@ def _sqlite_engines(url: URL, limits: DatabaseLimits) -> tuple[AsyncEngine, Asyn
         pool_size=1,
         max_overflow=0,
         pool_timeout=limits.wait_seconds,
+        pool_reset_on_return=None,
     )
     reader = create_async_engine(
         url,
@@ -158,6 +160,7 @@ def _sqlite_engines(url: URL, limits: DatabaseLimits) -> tuple[AsyncEngine, Asyn
         pool_size=limits.readers,
         max_overflow=0,
         pool_timeout=limits.wait_seconds,
+        pool_reset_on_return=None,
     )
     _prepare(writer, "BEGIN IMMEDIATE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL")
     _prepare(reader, "BEGIN", "PRAGMA query_only=ON")
@@ -174,6 +177,11 @@ def _prepare(engine: AsyncEngine, begin: str, *pragmas: str) -> None:
     def on_begin(conn: Connection) -> None:
         conn.exec_driver_sql(begin)
 
+    def on_reset(dbapi_connection: Any, _record: object, state: PoolResetState) -> None:
+        # As the pool would do, but not when there is nothing: a rollback is a hop to a thread.
+        if not state.terminate_only and dbapi_connection.driver_connection.in_transaction:
+            dbapi_connection.rollback()
+
     def on_invalidate(dbapi_connection: Any, _record: object, _error: object) -> None:
         # The caller was cancelled inside a statement, and the connection is about to be closed.
         # SQLite keeps a closed connection's locks while a cursor lives, here in the traceback.
@@ -182,5 +190,6 @@ def _prepare(engine: AsyncEngine, begin: str, *pragmas: str) -> None:
             dbapi_connection.rollback()
 
     event.listen(engine.sync_engine, "connect", on_connect)
+    event.listen(engine.sync_engine, "reset", on_reset)
     event.listen(engine.sync_engine, "invalidate", on_invalidate)
     event.listen(engine.sync_engine, "begin", on_begin)
