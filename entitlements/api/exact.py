@@ -14,11 +14,16 @@ from meterline.kernel.errors import ValidationError
 from meterline.kernel.quantity import FRACTION_DIGITS, INTEGER_DIGITS, ValueFault, parse_value
 
 _MAX_INTEGER_TEXT = 64
+_TOO_MUCH = 10**INTEGER_DIGITS
 _MAX_DEPTH = 64
 
 
 class _Number(str):
     """A JSON number as it was sent."""
+
+    # Of types of other modules pydantic reads attributes: a model whose fields may all be absent
+    # would take a number for itself.
+    __module__ = "builtins"
 
 
 class _ExactRequest(Request):
@@ -97,12 +102,12 @@ def _at_least(value: Decimal, *, zero: bool) -> Decimal:
 Amount = Annotated[
     Decimal,
     BeforeValidator(lambda value: _at_least(read_amount(value), zero=True)),
-    WithJsonSchema({"type": "number", "minimum": 0}),
+    WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": _TOO_MUCH}),
 ]
 """Zero or more, with every digit."""
 
 PositiveAmount = Annotated[
     Decimal,
     BeforeValidator(lambda value: _at_least(read_amount(value), zero=False)),
-    WithJsonSchema({"type": "number", "exclusiveMinimum": 0}),
+    WithJsonSchema({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": _TOO_MUCH}),
 ]

@@ -132,9 +132,26 @@ class Freshness:
 Fresh = Annotated[Freshness, Depends()]
 
 
-def ok(model: Any, status: int = 200) -> dict[int | str, dict[str, Any]]:
-    """What the OpenAPI document says of an answer that is encoded by hand."""
-    return {status: {"model": model}}
+def ok(model: Any, status: int = 200, *others: int) -> dict[int | str, dict[str, Any]]:
+    """What the OpenAPI document says of an answer that is encoded by hand, and of refusals."""
+    return {status: {"model": model}, **refusals(*others)}
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """What it says of refusals beside those that every route has."""
+    return {status: _REFUSALS[status] for status in statuses}
+
+
+def _problem(text: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": text, "content": {"application/problem+json": {"schema": schema}}}
+
+
+_REFUSALS = {
+    402: _problem("What is available does not suffice."),
+    409: _problem("It contradicts what is there."),
+    413: _problem("The body is too large."),
+}
 
 
 def listed(request: Request, items: Sequence[Json], total: int, page: Page) -> Response:

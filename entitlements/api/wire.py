@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
+from fastapi import Path
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -45,6 +46,7 @@ from meterline.kernel.meters import (
     is_storable,
 )
 from meterline.kernel.periods import parse_interval
+from meterline.kernel.text import TEXT_PATTERN
 from meterline.kernel.windows import load_zone
 
 _KEY = "^[a-z0-9]+(?:_[a-z0-9]+)*$"
@@ -85,10 +87,30 @@ Instant = Annotated[
     BeforeValidator(_instant),
     WithJsonSchema({"type": "string", "format": "date-time"}),
 ]
-Text = Annotated[StrictStr, AfterValidator(_storable)]
-Name = Annotated[str, AfterValidator(_storable)]
+_NO_NUL = r"^[^\u0000]*$"
+_STORABLE = Field(json_schema_extra={"pattern": _NO_NUL})
+Text = Annotated[StrictStr, AfterValidator(_storable), _STORABLE]
+Name = Annotated[str, AfterValidator(_storable), _STORABLE]
 """Part of an address."""
-Metadata = Annotated[dict[StrictStr, StrictStr], AfterValidator(_metadata)]
+Metadata = Annotated[
+    dict[StrictStr, StrictStr],
+    AfterValidator(_metadata),
+    Field(
+        json_schema_extra={
+            "maxProperties": MAX_METADATA,
+            "propertyNames": {
+                "minLength": 1,
+                "maxLength": MAX_METADATA_KEY_LENGTH,
+                "pattern": _NO_NUL,
+            },
+            "additionalProperties": {
+                "type": "string",
+                "maxLength": MAX_METADATA_VALUE_LENGTH,
+                "pattern": _NO_NUL,
+            },
+        }
+    ),
+]
 
 
 class _Wire(BaseModel):
@@ -324,6 +346,11 @@ class ResetBody(_Wire):
     def spec(self) -> ResetSpec:
         """The meaning."""
         return ResetSpec(self.effective_at, self.retain_anchor, self.preserve_overage)
+
+
+def subject_path(most: int) -> Any:
+    """What a subject in an address may be, when it has at most so many characters."""
+    return Path(json_schema_extra={"minLength": 1, "maxLength": most, "pattern": TEXT_PATTERN})
 
 
 def _or_one(priority: int | None) -> int:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from entitlements.api.exact import ExactRoute
 from entitlements.api.parameters import Admin, Reader, ok
-from entitlements.api.wire import Instant, Name
+from entitlements.api.wire import Instant, Name, subject_path
 from entitlements.credits import views
 from entitlements.credits.rates import CreditOptions
 from entitlements.credits.rating import RateService
@@ -26,7 +26,6 @@ from meterline.web.json import ExactJSONResponse
 from meterline.web.paging import decode_cursor, encode_cursor
 
 _DESCRIPTION = "description"
-Limit = Annotated[int | None, Query(ge=1)]
 
 
 class Nothing(Wire):
@@ -45,6 +44,7 @@ def _router(tag: str) -> APIRouter:
 def credits_router(service: CreditService, holds: HoldService) -> APIRouter:
     """`/subjects/{subject}/credits`. It comes before subjects, whose paths match."""
     api = _router("Credits")
+    most = service.max_subject_length
 
     @api.post(
         "/subjects/{subject:path}/credits",
@@ -52,7 +52,10 @@ def credits_router(service: CreditService, holds: HoldService) -> APIRouter:
         responses=ok(views.CreditGrantView, 201),
     )
     async def grant_credits(
-        principal: Admin, subject: Name, body: views.CreditsBody, effect: EffectId
+        principal: Admin,
+        subject: Annotated[Name, subject_path(most)],
+        body: views.CreditsBody,
+        effect: EffectId,
     ) -> Response:
         """Give credits: a grant on the subject's entitlement to `credits`, made if need be."""
         wanted = CreditGrant(
@@ -68,7 +71,10 @@ def credits_router(service: CreditService, holds: HoldService) -> APIRouter:
 
     @api.get("/subjects/{subject:path}/credits", responses=ok(views.HistoryPage))
     async def get_credits(
-        principal: Reader, subject: Name, cursor: str | None = None, limit: Limit = None
+        principal: Reader,
+        subject: Annotated[Name, subject_path(most)],
+        cursor: str | None = None,
+        limit: Annotated[int | None, Query(ge=1, le=holds.limits.max_page)] = None,
     ) -> Response:
         """What a subject has, and how that came about: every entry, the newest first."""
         limit = _limit(holds, limit)
@@ -95,7 +101,7 @@ def reservations_router(
             raise NotFoundError("there is no such reservation")
         return hold
 
-    @api.post("/reservations", status_code=201, responses=ok(views.ReservationView, 201))
+    @api.post("/reservations", status_code=201, responses=ok(views.ReservationView, 201, 402))
     async def reserve(
         principal: Spender, body: views.ReservationBody, effect: EffectId
     ) -> Response:
@@ -124,7 +130,7 @@ def reservations_router(
         account_id: Annotated[str | None, Query(alias="accountId")] = None,
         status: State | None = None,
         cursor: str | None = None,
-        limit: Limit = None,
+        limit: Annotated[int | None, Query(ge=1, le=holds.limits.max_page)] = None,
     ) -> Response:
         """Reservations, the newest first."""
         wanted = HoldFilter(
@@ -196,7 +202,7 @@ def transactions_router(service: TransactionService, holds: HoldService) -> APIR
         begin: Annotated[Instant | None, Query(alias="from")] = None,
         end: Annotated[Instant | None, Query(alias="to")] = None,
         cursor: str | None = None,
-        limit: Limit = None,
+        limit: Annotated[int | None, Query(ge=1, le=holds.limits.max_page)] = None,
     ) -> Response:
         """Transactions, the newest first."""
         wanted = HoldFilter(
@@ -246,7 +252,7 @@ def rates_router(service: RateService, holds: HoldService) -> APIRouter:
     """`/credit-rates`."""
     api = _router("Credits")
 
-    @api.post("/credit-rates", status_code=201, responses=ok(views.RateView, 201))
+    @api.post("/credit-rates", status_code=201, responses=ok(views.CreditRateView, 201))
     async def create_rate(principal: Admin, body: views.RateBody, _effect: EffectId) -> Response:
         """Set what a million tokens of a model cost, instead of its price."""
         made = await service.put(principal.namespace, body.rate())
@@ -254,7 +260,9 @@ def rates_router(service: RateService, holds: HoldService) -> APIRouter:
 
     @api.get("/credit-rates", responses=ok(views.RatePage))
     async def list_rates(
-        principal: Reader, cursor: str | None = None, limit: Limit = None
+        principal: Reader,
+        cursor: str | None = None,
+        limit: Annotated[int | None, Query(ge=1, le=holds.limits.max_page)] = None,
     ) -> Response:
         """Rates, by model."""
         limit = _limit(holds, limit)
@@ -265,12 +273,12 @@ def rates_router(service: RateService, holds: HoldService) -> APIRouter:
             answer["nextCursor"] = encode_cursor([found[limit - 1].model])
         return ExactJSONResponse(answer)
 
-    @api.get("/credit-rates/{model:path}", responses=ok(views.RateView))
+    @api.get("/credit-rates/{model:path}", responses=ok(views.CreditRateView))
     async def get_rate(principal: Reader, model: Name) -> Response:
         """The rate of a model."""
         return ExactJSONResponse(views.rate_json(await service.get(principal.namespace, model)))
 
-    @api.put("/credit-rates/{model:path}", responses=ok(views.RateView))
+    @api.put("/credit-rates/{model:path}", responses=ok(views.CreditRateView))
     async def put_rate(principal: Admin, model: Name, body: views.RateBody) -> Response:
         """Set the rate of a model."""
         if body.model != model:

@@ -91,6 +91,11 @@ class CreditService:
         self._builtins = builtins
         self._ensured: set[tuple[str, str]] = set()
 
+    @property
+    def max_subject_length(self) -> int:
+        """Of a subject that has credits, in characters."""
+        return self._means.limits.max_subject_length
+
     async def ensure(self, namespace: str, subject: str) -> Place:
         """The subject's balance of credits, made when there is none."""
         place = check_place(Place(namespace, subject, CREDITS))

@@ -12,7 +12,7 @@ from entitlements.credits.service import CreditBalance
 from entitlements.credits.transactions import Transaction
 from entitlements.holds.book import Entry
 from entitlements.holds.model import Hold, OnExcess
-from entitlements.holds.wire import Wire, hold_json, instant, number
+from entitlements.holds.wire import HoldId, Wire, hold_json, instant, number
 from meterline.kernel.instants import format_instant
 
 _MAX_TOKENS = 10**15
@@ -71,7 +71,7 @@ class ReservationBody(Wire):
 
     account_id: Text = Field(min_length=1, max_length=2048, description="The subject.")
     amount: PositiveAmount
-    id: Text | None = Field(None, min_length=1, max_length=255)
+    id: HoldId | None = None
     ttl_seconds: Amount | None = Field(None, description="0 never expires.")
     on_excess: OnExcess = OnExcess.DENY
     model: Text | None = Field(None, min_length=1, max_length=256)
@@ -125,7 +125,7 @@ class StartBody(Wire):
         None, description="What the call may need: so much is held."
     )
     feature_identifier: Text | None = Field(None, min_length=1, max_length=256)
-    transaction_id: Text | None = Field(None, min_length=1, max_length=255)
+    transaction_id: HoldId | None = None
     metadata: Metadata | None = None
 
 
@@ -199,7 +199,7 @@ class RateBody(Wire):
         return Rate(self.model, self.input_rate, self.output_rate, cached)
 
 
-class RateView(BaseModel):
+class CreditRateView(BaseModel):
     """Credits for a million tokens each."""
 
     model: str
@@ -211,7 +211,7 @@ class RateView(BaseModel):
 class RatePage(BaseModel):
     """Some rates."""
 
-    items: list[RateView]
+    items: list[CreditRateView]
     nextCursor: str | None = None
 
 

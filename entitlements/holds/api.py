@@ -122,7 +122,9 @@ def router(api: HoldApi) -> APIRouter:
         action = request.url.path.rpartition("/")[2]
         return _response(200, await api.close(place, hold_id, action, body))
 
-    @routes.post(_ROUTE + "/{hold_id}/confirm", **_documented(wire.ConfirmHoldBody, 200))
+    @routes.post(
+        _ROUTE + "/{hold_id}/confirm", **_documented(wire.ConfirmHoldBody, 200, required=False)
+    )
     async def confirm_hold(
         principal: Spender,
         request: Request,
@@ -134,7 +136,9 @@ def router(api: HoldApi) -> APIRouter:
         """Use what is held, or less of it, and give the rest back. It becomes a usage event."""
         return await closed(principal, request, subject, entitlement, hold_id)
 
-    @routes.post(_ROUTE + "/{hold_id}/release", **_documented(None, 200))
+    @routes.post(
+        _ROUTE + "/{hold_id}/release", **_documented(wire.ReleaseHoldBody, 200, required=False)
+    )
     async def release_hold(
         principal: Spender,
         request: Request,
@@ -146,7 +150,7 @@ def router(api: HoldApi) -> APIRouter:
         """Give back all that is held."""
         return await closed(principal, request, subject, entitlement, hold_id)
 
-    @routes.post(_ROUTE, **_documented(wire.OpenHoldBody, 201))
+    @routes.post(_ROUTE, **_documented(wire.OpenHoldBody, 201, 402))
     async def open_hold(
         principal: Spender, request: Request, subject: Name, entitlement: Name, effect: EffectId
     ) -> Response:
@@ -170,7 +174,7 @@ def router(api: HoldApi) -> APIRouter:
         entitlement: Name,
         status: State | None = None,
         cursor: str | None = None,
-        limit: Annotated[int | None, Query(ge=1)] = None,
+        limit: Annotated[int | None, Query(ge=1, le=service.limits.max_page)] = None,
     ) -> Response:
         """The holds of an entitlement, the newest first."""
         place = await service.place(principal.namespace, subject, entitlement)
@@ -252,12 +256,13 @@ def _names(scope: Scope) -> list[str] | None:
         return None
 
 
-def _documented(body: Any, status: int) -> dict[str, Any]:
+def _documented(
+    body: type[wire.Wire], status: int, *refusals: int, required: bool = True
+) -> dict[str, Any]:
     """What OpenAPI says of a route whose body is read by hand."""
-    told: dict[str, Any] = {"status_code": status, "responses": ok(wire.HoldView, status)}
-    if body is not None:
-        schema = body.model_json_schema()
-        told["openapi_extra"] = {
-            "requestBody": {"content": {"application/json": {"schema": schema}}}
-        }
-    return told
+    content = {"application/json": {"schema": body.model_json_schema()}}
+    return {
+        "status_code": status,
+        "responses": ok(wire.HoldView, status, *refusals),
+        "openapi_extra": {"requestBody": {"required": required, "content": content}},
+    }

@@ -10,6 +10,9 @@ import msgspec
 
 from entitlements.balance.exact import ROOM, ZERO
 
+ID_PATTERN = "^[!-~]+$"
+"""Of the id of a hold that its caller names: visible ASCII."""
+
 
 class State(StrEnum):
     """Where a hold is. Only an open one can still become another."""

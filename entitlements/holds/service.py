@@ -13,7 +13,7 @@ from entitlements.holds import machine, store
 from entitlements.holds.book import Confirm, Expire, Item, NoRowError, Open, Release, Sent
 from entitlements.holds.groups import Groups, Outcome
 from entitlements.holds.limits import HoldLimits
-from entitlements.holds.model import Face, Hold, OnExcess, Opening, Place, State
+from entitlements.holds.model import ID_PATTERN, Face, Hold, OnExcess, Opening, Place, State
 from entitlements.holds.sending import Sender
 from entitlements.holds.shapes import Shapes
 from entitlements.holds.tables import accounts, holds
@@ -27,7 +27,7 @@ from meterline.kernel.instants import to_micros
 from meterline.kernel.meters import is_storable
 
 _TRIES = 5
-_ID = re.compile(r"[!-~]+")
+_ID = re.compile(ID_PATTERN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,16 @@
 
 import json
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from pydantic.alias_generators import to_camel
 
 from entitlements.api.exact import Amount, PositiveAmount
 from entitlements.api.views import Number, Time
-from entitlements.api.wire import Metadata
-from entitlements.holds.model import Hold, OnExcess, State
+from entitlements.api.wire import Metadata, Text
+from entitlements.holds.model import ID_PATTERN, Hold, OnExcess, State
 from entitlements.specs import fault
 from meterline.kernel.errors import FieldError, ValidationError
 from meterline.kernel.instants import format_micros
@@ -163,6 +163,10 @@ def _read(decoder: Any, body: bytes) -> Any:
         raise ValidationError(f"body: {reason}", errors=[FieldError("body", reason)]) from None
 
 
+HoldId = Annotated[StrictStr, Field(json_schema_extra={"pattern": ID_PATTERN, "maxLength": 255})]
+"""An id that a caller gives; how long it may be is a setting."""
+
+
 class Wire(BaseModel):
     """A body in camelCase; a misspelt field is refused."""
 
@@ -173,17 +177,20 @@ class OpenHoldBody(Wire):
     """A hold to open."""
 
     amount: PositiveAmount
-    id: str | None = Field(
-        None, max_length=255, description="With an id it can be sent again: it is opened once."
+    id: HoldId | None = Field(
+        None, description="With an id it can be sent again: it is opened once."
     )
     ttl_seconds: Amount | None = Field(
         None, description="When it expires by itself; 0 is never. A setting if absent."
     )
-    on_excess: OnExcess = Field(
-        OnExcess.DENY, description="Whether more than was held may be confirmed."
+    on_excess: Literal["deny", "charge"] = Field(
+        "deny", description="Whether more than was held may be confirmed."
     )
-    model: str | None = Field(
-        None, max_length=MAX_MODEL_LENGTH, description="The model of the usage it becomes."
+    model: Text | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_MODEL_LENGTH,
+        description="The model of the usage it becomes.",
     )
     metadata: Metadata | None = None
 
@@ -192,6 +199,10 @@ class ConfirmHoldBody(Wire):
     """A hold to confirm."""
 
     amount: Amount | None = Field(None, description="All of it if absent; the rest is given back.")
+
+
+class ReleaseHoldBody(Wire):
+    """A hold to release: nothing is to be said."""
 
 
 class HoldView(BaseModel):

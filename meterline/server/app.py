@@ -18,6 +18,7 @@ from meterline.server.openapi import build_openapi
 from meterline.server.telemetry import METHODS, RequestObserver
 from meterline.web.asgi import ASGIApp, BodyLimit, ErrorBoundary, Message, Receive, Scope, Send
 from meterline.web.auth import Authenticator
+from meterline.web.idempotency import IdempotencyLimits
 from meterline.web.json import ExactJSONResponse, encode
 from meterline.web.problem import install_problem_handlers
 from portal.cors import PortalCors
@@ -50,6 +51,8 @@ class AppParts:
     tracer: Any = None
     before_scrape: Sequence[Callable[[], Awaitable[None]]] = field(default=())
     portal_origins: Sequence[str] = ("*",)
+    keys: IdempotencyLimits | None = None
+    """Of the header `Idempotency-Key`, when one of the shortcuts reads it."""
     shortcuts: Sequence[Callable[[ASGIApp], ASGIApp]] = ()
     """Applications around FastAPI that answer some of its routes faster, and pass on the rest."""
 
@@ -186,7 +189,7 @@ def _operations_router(parts: AppParts, api: FastAPI) -> APIRouter:
     @router.get("/openapi.json", summary="This API as OpenAPI 3.1")
     async def openapi() -> Response:
         if not cached:
-            cached.append(encode(build_openapi(api)))
+            cached.append(encode(build_openapi(api, parts.keys)))
         return Response(cached[0], media_type="application/json")
 
     @router.get("/docs", summary="This API for people", response_class=HTMLResponse)

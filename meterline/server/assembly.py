@@ -23,7 +23,7 @@ from meterline.server.app import AppParts, HotRoute, create_app
 from meterline.server.balances import Balances, running_balances
 from meterline.server.gateway import events_route, gateway
 from meterline.server.health import Check, Readiness
-from meterline.server.kit import KitParts, running_kit
+from meterline.server.kit import KitParts, key_limits, running_kit
 from meterline.server.metering import Metering, running_metering, running_sink
 from meterline.server.notified import notifications
 from meterline.server.probes import (
@@ -204,6 +204,7 @@ def _app_parts(
         before_scrape=surface.before_scrape,
         portal_origins=settings.portal.allowed_origins,
         shortcuts=surface.shortcuts,
+        keys=key_limits(settings) if surface.shortcuts else None,
     )
 
 

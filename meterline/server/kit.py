@@ -103,7 +103,7 @@ def _credit_parts(parts: KitParts, writer: EventWriter, built_ins: BuiltIns) -> 
         prices=CataloguePrices(prices),
         holds=_options(HoldLimits, settings.credits),
         credits=_options(CreditOptions, settings.credits),
-        idempotency=_options(IdempotencyLimits, settings.idempotency),
+        idempotency=key_limits(settings),
     )
 
 
@@ -140,6 +140,11 @@ def _plan_parts(
         options=_options(PlanOptions, settings.plans),
         stripe=_stripe_options(settings),
     )
+
+
+def key_limits(settings: Settings) -> IdempotencyLimits:
+    """Of requests with an `Idempotency-Key`."""
+    return _options(IdempotencyLimits, settings.idempotency)
 
 
 def _usage_limits(settings: Settings) -> UsageLimits:

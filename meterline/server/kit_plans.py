@@ -79,7 +79,7 @@ class PlanKit:
     def hot_route(self, authenticator: Authenticator) -> HotRoute:
         """The check, which runs in front of the framework."""
         endpoint: ASGIApp = CheckEndpoint(self.checks, authenticator)
-        return HotRoute("POST", _CHECK, endpoint, check_operation())
+        return HotRoute("POST", _CHECK, endpoint, check_operation(self.checks.options))
 
     async def recorded(self, told: Recorded) -> None:
         """An `OnRecorded` for the service of records."""

@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from meterline.version import __version__
+from meterline.web.idempotency import IdempotencyLimits, key_parameter
 
 _DESCRIPTION = """\
 Usage metering. Send CloudEvents, declare meters over them, and query exact totals.
@@ -54,11 +55,15 @@ _STATUS_TITLES = {
     "400": "The request is wrong and will stay wrong.",
     "401": "No credential, or one that is not valid.",
     "403": "The credential lacks the scope.",
+    "404": "There is no such thing.",
+    "409": "It contradicts what is there, or an `Idempotency-Key` was used for another request.",
 }
+_WITHOUT_KEY = frozenset({"/api/v1/events", "/api/v1/stripe/webhook"})
+"""POSTs that take no `Idempotency-Key`: each event has an id, and counts once."""
 
 
-def build_openapi(app: FastAPI) -> dict[str, Any]:
-    """The document of all routes of `app`."""
+def build_openapi(app: FastAPI, keys: IdempotencyLimits | None = None) -> dict[str, Any]:
+    """The document of all routes of `app`. With `keys`, POSTs may have an `Idempotency-Key`."""
     document = get_openapi(
         title="Meterline",
         version=__version__,
@@ -72,13 +77,16 @@ def build_openapi(app: FastAPI) -> dict[str, Any]:
     for unused in ("HTTPValidationError", "ValidationError"):
         schemas.pop(unused, None)
     schemas["Problem"] = _PROBLEM_SCHEMA
-    for path in document.get("paths", {}).values():
-        for operation in path.values():
-            _make_errors_true(operation)
+    for path, operations in document.get("paths", {}).items():
+        for method, operation in operations.items():
+            takes_key = keys is not None and method == "post" and path not in _WITHOUT_KEY
+            if keys is not None and takes_key:
+                operation.setdefault("parameters", []).append(key_parameter(keys))
+            _make_errors_true(operation, found="{" in path, clashing=takes_key)
     return document
 
 
-def _make_errors_true(operation: dict[str, Any]) -> None:
+def _make_errors_true(operation: dict[str, Any], *, found: bool, clashing: bool) -> None:
     responses: dict[str, Any] = operation.setdefault("responses", {})
     responses.pop("422", None)
     statuses = ["400"]
@@ -87,6 +95,8 @@ def _make_errors_true(operation: dict[str, Any]) -> None:
         if any("ApiKey" in scheme for scheme in operation["security"]):
             # A server without any key needs none.
             operation["security"] = [*operation["security"], {}]
+    statuses += ["404"] if found else []
+    statuses += ["409"] if clashing else []
     for status in statuses:
         responses.setdefault(status, {**_PROBLEM, "description": _STATUS_TITLES[status]})
     responses.setdefault("default", _PROBLEM)

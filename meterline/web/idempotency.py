@@ -11,11 +11,12 @@ second waits a little, then gets a 409 to try again. Failures that the caller sh
 """
 
 import asyncio
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Protocol
 
-from fastapi import Depends, Header, Request
+from fastapi import Depends, Request
 
 from meterline.kernel.clock import Clock
 from meterline.kernel.errors import (
@@ -47,6 +48,9 @@ from meterline.web.asgi import (
 from meterline.web.auth import Authenticator, Principal
 
 _EFFECT = "meterline.effect_id"
+KEY_PATTERN = "^[!-~]([ -~]*[!-~])?$"
+"""A key: printable ASCII, with spaces only inside."""
+_KEY = re.compile(KEY_PATTERN)
 _NOT_KEPT = frozenset({401, 403, 408, 429})
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 0.01, 0.2
 
@@ -114,9 +118,11 @@ class Idempotency:
         self, key: str, principal: Principal, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Answer a request that has a key."""
-        if not 1 <= len(key) <= self._limits.max_key_length:
-            most = self._limits.max_key_length
-            raise ValidationError(f"Idempotency-Key must have 1 to {most} printable characters")
+        most = self._limits.max_key_length
+        if len(key) > most or not _KEY.fullmatch(key):
+            raise ValidationError(
+                f"Idempotency-Key must have 1 to {most} printable ASCII characters"
+            )
         body = await read_body(receive, self._limits.max_body_bytes)
         route = scope["path"]
         claim = Claim(
@@ -219,22 +225,28 @@ def effect_of(scope: Scope) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _effect(
-    request: Request,
-    _documented: Annotated[
-        str | None,
-        Header(
-            alias="Idempotency-Key",
-            description="Sent again with the same body, the request is answered again, not done.",
-        ),
-    ] = None,
-) -> str | None:
+def key_parameter(limits: IdempotencyLimits) -> dict[str, Any]:
+    """What the OpenAPI document says of the header, which every POST through it may have."""
+    return {
+        "name": "Idempotency-Key",
+        "in": "header",
+        "required": False,
+        "description": "Sent again with the same body, the request is answered again, not done.",
+        "schema": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": limits.max_key_length,
+            "pattern": KEY_PATTERN,
+        },
+    }
+
+
+def _effect(request: Request) -> str | None:
     return effect_of(request.scope)
 
 
 EffectId = Annotated[str | None, Depends(_effect)]
-"""A parameter of an endpoint: the id of what it makes, None when any will do. It puts the header
-`Idempotency-Key` into the OpenAPI document."""
+"""A parameter of an endpoint: the id of what it makes, None when any will do."""
 
 
 def _key_of(scope: Scope) -> str | None:

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from entitlements.plans.options import PlanOptions
+from meterline.kernel.quantity import FRACTION_DIGITS, INTEGER_DIGITS
+
 _AMOUNT = {"type": "number", "minimum": 0}
 _NUMBER = {"type": "number"}
 _TEXT = {"type": "string"}
@@ -18,8 +21,8 @@ _SAID: dict[str, Any] = {
 }
 
 
-def check_operation() -> dict[str, Any]:
-    """The operation, in the words of OpenAPI 3.1."""
+def check_operation(options: PlanOptions) -> dict[str, Any]:
+    """The operation, in the words of OpenAPI 3.1, for a server with these options."""
     return {
         "tags": ["Plans"],
         "summary": "Check",
@@ -29,7 +32,10 @@ def check_operation() -> dict[str, Any]:
         ),
         "operationId": "check",
         "security": [{"ApiKey": []}],
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _BODY}}},
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": _body(options)}},
+        },
         "responses": {
             "200": {
                 "description": "It may.",
@@ -40,49 +46,76 @@ def check_operation() -> dict[str, Any]:
             "401": _problem("No valid API key."),
             "402": _problem("A month's limit, credits or a metered feature is used up."),
             "403": _problem("The subject is banned, or not entitled to the feature."),
-            "429": _problem("A rate is reached; see `Retry-After`."),
+            "413": _problem("The body is too large."),
+            "429": _problem("A rate is reached; see `Retry-After`.", _RETRY_HEADERS),
             "503": _problem("The server cannot decide now."),
         },
     }
 
 
-_BODY: dict[str, Any] = {
-    "type": "object",
-    "required": ["subject"],
-    "additionalProperties": False,
+_ESTIMATES = ("tokens", "costUsd", "credits")
+_TEXT_AMOUNT = f"^[0-9]{{1,{INTEGER_DIGITS}}}(\\.[0-9]{{1,{FRACTION_DIGITS}}})?$"
+_ESTIMATE: dict[str, Any] = {
+    "type": ["number", "string", "null"],
+    "minimum": 0,
+    "exclusiveMaximum": 10**INTEGER_DIGITS,
+    "pattern": _TEXT_AMOUNT,
+}
+_TOKENS = {**_ESTIMATE, "type": ["integer", "string", "null"], "pattern": "^[0-9]{1,20}$"}
+_WITH_ESTIMATE: dict[str, Any] = {
+    "required": ["estimate"],
     "properties": {
-        "subject": {"type": "string", "minLength": 1, "maxLength": 2048},
-        "model": {"type": ["string", "null"], "description": "No limit looks at it yet."},
-        "feature": {"type": ["string", "null"], "description": "A feature that is needed."},
         "estimate": {
-            "description": "What is about to be used, as far as it is known.",
             "anyOf": [
-                {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "properties": {
-                        "tokens": {"type": ["integer", "null"], "minimum": 0},
-                        "costUsd": {"type": ["number", "null"], "minimum": 0},
-                        "credits": {"type": ["number", "null"], "minimum": 0},
-                    },
-                },
-                {"type": "null"},
+                {"required": [name], "properties": {name: {"type": ["number", "string"]}}}
+                for name in _ESTIMATES
             ],
+            "type": "object",
         },
-        "dryRun": {"type": "boolean", "description": "Only look: use nothing of any rate."},
-        "hold": {
-            "description": "Set the estimates aside, so that no other check can use them.",
-            "anyOf": [
-                {"type": "boolean"},
-                {
-                    "type": "object",
-                    "additionalProperties": False,
-                    "properties": {"ttlSeconds": {"type": ["integer", "null"], "minimum": 1}},
-                },
-            ],
-        },
+        "dryRun": {"const": False},
     },
 }
+_WITHOUT_HOLD: dict[str, Any] = {"properties": {"hold": {"const": False}}}
+
+
+def _body(options: PlanOptions) -> dict[str, Any]:
+    text = {"type": ["string", "null"], "pattern": "^[^\\u0000]*$"}
+    seconds = {"type": ["integer", "null"], "minimum": 1, "maximum": options.max_hold_ttl_seconds}
+    return {
+        "type": "object",
+        "required": ["subject"],
+        "additionalProperties": False,
+        "properties": {
+            "subject": {
+                "type": "string",
+                "minLength": 1,
+                "maxLength": options.max_subject_length,
+                "pattern": "^[^\\u0000]*$",
+            },
+            "model": {**text, "description": "No limit looks at it yet."},
+            "feature": {**text, "description": "A feature that is needed."},
+            "estimate": {
+                "description": "What is about to be used, as far as it is known.",
+                "type": ["object", "null"],
+                "additionalProperties": False,
+                "properties": {"tokens": _TOKENS, "costUsd": _ESTIMATE, "credits": _ESTIMATE},
+            },
+            "dryRun": {"type": "boolean", "description": "Only look: use nothing of any rate."},
+            "hold": {
+                "description": "Set the estimates aside, so that no other check can use them. It"
+                " needs one, and is not for a dry run.",
+                "type": ["boolean", "object"],
+                "additionalProperties": False,
+                "properties": {"ttlSeconds": seconds},
+            },
+        },
+        "anyOf": [_WITHOUT_HOLD, _WITH_ESTIMATE],
+        "examples": [
+            {"subject": "customer-1", "estimate": {"tokens": 1200, "costUsd": 0.01}, "hold": True}
+        ],
+    }
+
+
 _ANSWER: dict[str, Any] = {
     "type": "object",
     "required": ["allowed", "subject", "checkId", "limits"],
@@ -121,7 +154,13 @@ _RATE_HEADERS: dict[str, Any] = {
 }
 
 
-def _problem(text: str) -> dict[str, Any]:
+_RETRY_HEADERS: dict[str, Any] = {
+    **_RATE_HEADERS,
+    "Retry-After": {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds."},
+}
+
+
+def _problem(text: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
     schema = {
         "type": "object",
         "properties": {
@@ -134,4 +173,5 @@ def _problem(text: str) -> dict[str, Any]:
             "extensions": {"type": "object"},
         },
     }
-    return {"description": text, "content": {"application/problem+json": {"schema": schema}}}
+    told = {"description": text, "content": {"application/problem+json": {"schema": schema}}}
+    return told if headers is None else {**told, "headers": headers}

@@ -3,13 +3,15 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from entitlements.api.exact import ExactRoute
-from entitlements.api.parameters import Admin, Reader
-from entitlements.api.wire import Name
+from entitlements.api.parameters import Admin, Reader, ok, refusals
+from entitlements.api.wire import Name, subject_path
 from entitlements.limits import EntitlementLimits
 from entitlements.plans.api.encode import Json, history_json, member_json, plan_json
-from entitlements.plans.api.wire import AssignmentBody, PlanBody, ReasonBody
+from entitlements.plans.api.views import HappeningView, MemberView, PlanView, UsageSummaryView
+from entitlements.plans.api.wire import PLAN_ADDRESS, AssignmentBody, PlanBody, ReasonBody
 from entitlements.plans.members import Assignment, MemberService
 from entitlements.plans.model import PlanSpec
 from entitlements.plans.options import PlanOptions
@@ -19,8 +21,15 @@ from meterline.kernel.errors import NotFoundError
 from meterline.web.json import ExactJSONResponse
 from meterline.web.paging import decode_cursor, encode_cursor
 
+
+class _PlanConvertor(PathConvertor):
+    """A key may have slashes, but what is below a plan is not another plan."""
+
+    regex = PLAN_ADDRESS
+
+
+register_url_convertor("plan", _PlanConvertor())
 _SUBJECT = "/subjects/{subject:path}"
-_Limit = Annotated[int, Query(ge=1, le=1_000)]
 _Cursor = Annotated[str | None, Query(description="From the `Link` of the page before.")]
 
 
@@ -36,16 +45,20 @@ def router(
     )
     _add_plans(api, plans, limits)
     _add_members(api, members)
-    _add_summaries(api, summaries)
+    _add_summaries(api, summaries, plans.options.max_subject_length)
     return api
 
 
 def _add_plans(api: APIRouter, plans: PlanService, limits: EntitlementLimits) -> None:
     options: PlanOptions = plans.options
+    longest = options.max_page
 
-    @api.get("/plans")
+    @api.get("/plans", responses=ok(list[PlanView]))
     async def list_plans(
-        principal: Reader, request: Request, limit: _Limit = 100, cursor: _Cursor = None
+        principal: Reader,
+        request: Request,
+        limit: Annotated[int, Query(ge=1, le=longest)] = 100,
+        cursor: _Cursor = None,
     ) -> Response:
         """List plans by key."""
         after = None if cursor is None else str(decode_cursor(cursor, [str])[0])
@@ -53,18 +66,18 @@ def _add_plans(api: APIRouter, plans: PlanService, limits: EntitlementLimits) ->
         last = found[-1].key if len(found) == limit else None
         return _page(request, [plan_json(one) for one in found], last)
 
-    @api.post("/plans", status_code=201)
+    @api.post("/plans", status_code=201, responses=ok(PlanView, 201))
     async def create_plan(principal: Admin, body: PlanBody) -> Response:
         """Make a plan. 409 while another one has its key, or one of its prices."""
         made = await plans.create(principal.namespace, body.spec(options, limits))
         return ExactJSONResponse(plan_json(made), status_code=201)
 
-    @api.get("/plans/{plan:path}/subjects")
+    @api.get("/plans/{plan:path}/subjects", responses=ok(list[str]))
     async def list_plan_subjects(
         principal: Reader,
         request: Request,
         plan: Name,
-        limit: _Limit = 100,
+        limit: Annotated[int, Query(ge=1, le=longest)] = 100,
         cursor: _Cursor = None,
     ) -> Response:
         """List the keys of the subjects that have a plan."""
@@ -72,12 +85,12 @@ def _add_plans(api: APIRouter, plans: PlanService, limits: EntitlementLimits) ->
         found = await plans.subjects(principal.namespace, plan, after, limit)
         return _page(request, list(found), found[-1] if len(found) == limit else None)
 
-    @api.get("/plans/{plan:path}")
+    @api.get("/plans/{plan:plan}", responses=ok(PlanView))
     async def get_plan(principal: Reader, plan: Name) -> Response:
         """Get a plan."""
         return ExactJSONResponse(plan_json(await plans.get(principal.namespace, plan)))
 
-    @api.put("/plans/{plan:path}")
+    @api.put("/plans/{plan:plan}", responses=ok(PlanView, 200, 409))
     async def replace_plan(principal: Admin, plan: Name, body: PlanBody) -> Response:
         """Change all of a plan but its key. It acts on its subjects from now on."""
 
@@ -86,7 +99,7 @@ def _add_plans(api: APIRouter, plans: PlanService, limits: EntitlementLimits) ->
 
         return ExactJSONResponse(plan_json(await plans.change(principal.namespace, plan, change)))
 
-    @api.patch("/plans/{plan:path}")
+    @api.patch("/plans/{plan:plan}", responses=ok(PlanView, 200, 409))
     async def change_plan(principal: Admin, plan: Name, body: PlanBody) -> Response:
         """Change what the body names; null takes away. It acts on its subjects from now on."""
         changed = await plans.change(
@@ -94,7 +107,9 @@ def _add_plans(api: APIRouter, plans: PlanService, limits: EntitlementLimits) ->
         )
         return ExactJSONResponse(plan_json(changed))
 
-    @api.delete("/plans/{plan:path}", status_code=204, response_class=Response)
+    @api.delete(
+        "/plans/{plan:plan}", status_code=204, response_class=Response, responses=refusals(409)
+    )
     async def delete_plan(principal: Admin, plan: Name) -> None:
         """Delete a plan. 409 while a subject has it."""
         await plans.delete(principal.namespace, plan)
@@ -102,13 +117,14 @@ def _add_plans(api: APIRouter, plans: PlanService, limits: EntitlementLimits) ->
 
 def _add_members(api: APIRouter, members: MemberService) -> None:
     options = members.options
+    most, longest = options.max_subject_length, options.max_page
 
-    @api.get(_SUBJECT + "/plan/history")
+    @api.get(_SUBJECT + "/plan/history", responses=ok(list[HappeningView]))
     async def list_plan_history(
         principal: Reader,
         request: Request,
-        subject: Name,
-        limit: _Limit = 100,
+        subject: Annotated[Name, subject_path(most)],
+        limit: Annotated[int, Query(ge=1, le=longest)] = 100,
         cursor: _Cursor = None,
     ) -> Response:
         """List what happened to a subject, newest first: plans, overrides, bans."""
@@ -117,16 +133,20 @@ def _add_members(api: APIRouter, members: MemberService) -> None:
         last = found[-1].id if len(found) == limit else None
         return _page(request, [history_json(one) for one in found], last)
 
-    @api.get(_SUBJECT + "/plan")
-    async def get_subject_plan(principal: Reader, subject: Name) -> Response:
+    @api.get(_SUBJECT + "/plan", responses=ok(MemberView))
+    async def get_subject_plan(
+        principal: Reader, subject: Annotated[Name, subject_path(most)]
+    ) -> Response:
         """Get a subject's plan, its overrides, the limits that hold, and whether it is banned."""
         found = await members.get(principal.namespace, subject)
         if found.plan is None and found.ban is None:
             raise NotFoundError("the subject has no plan")
         return ExactJSONResponse(member_json(found))
 
-    @api.put(_SUBJECT + "/plan")
-    async def assign_plan(principal: Admin, subject: Name, body: AssignmentBody) -> Response:
+    @api.put(_SUBJECT + "/plan", responses=ok(MemberView, 200, 409))
+    async def assign_plan(
+        principal: Admin, subject: Annotated[Name, subject_path(most)], body: AssignmentBody
+    ) -> Response:
         """Give a subject a plan, change its overrides, or both; at once."""
         overrides = None if body.overrides is None else body.overrides.given(options)
         wanted = Assignment(body.plan, overrides, body.reset_balance, reason=body.reason)
@@ -134,13 +154,15 @@ def _add_members(api: APIRouter, members: MemberService) -> None:
         return ExactJSONResponse(member_json(changed))
 
     @api.delete(_SUBJECT + "/plan", status_code=204, response_class=Response)
-    async def remove_plan(principal: Admin, subject: Name) -> None:
+    async def remove_plan(principal: Admin, subject: Annotated[Name, subject_path(most)]) -> None:
         """Take a subject's plan and overrides away: nothing limits it then, but its balances."""
         await members.remove(principal.namespace, subject)
 
-    @api.post(_SUBJECT + "/ban")
+    @api.post(_SUBJECT + "/ban", responses=ok(MemberView))
     async def ban_subject(
-        principal: Admin, subject: Name, body: ReasonBody | None = None
+        principal: Admin,
+        subject: Annotated[Name, subject_path(most)],
+        body: ReasonBody | None = None,
     ) -> Response:
         """Refuse every check of a subject from now on."""
         reason = body.reason if body else ""
@@ -148,9 +170,11 @@ def _add_members(api: APIRouter, members: MemberService) -> None:
             member_json(await members.ban(principal.namespace, subject, reason))
         )
 
-    @api.post(_SUBJECT + "/unban")
+    @api.post(_SUBJECT + "/unban", responses=ok(MemberView))
     async def unban_subject(
-        principal: Admin, subject: Name, body: ReasonBody | None = None
+        principal: Admin,
+        subject: Annotated[Name, subject_path(most)],
+        body: ReasonBody | None = None,
     ) -> Response:
         """Let a subject's checks be decided by its limits again."""
         reason = body.reason if body else None
@@ -159,14 +183,16 @@ def _add_members(api: APIRouter, members: MemberService) -> None:
         )
 
 
-def _add_summaries(api: APIRouter, summaries: SummaryService) -> None:
-    @api.get(_SUBJECT + "/usage-summary")
-    async def get_usage_summary(principal: Reader, subject: Name, wait: bool = False) -> Response:
+def _add_summaries(api: APIRouter, summaries: SummaryService, most: int) -> None:
+    @api.get(_SUBJECT + "/usage-summary", responses=ok(UsageSummaryView))
+    async def get_usage_summary(
+        principal: Reader, subject: Annotated[Name, subject_path(most)], wait: bool = False
+    ) -> Response:
         """What a subject has used, in all and this month (UTC), by model."""
         found = await summaries.read(principal.namespace, subject, wait=wait)
         return ExactJSONResponse(found.json())
 
-    @api.get("/usage-summary")
+    @api.get("/usage-summary", responses=ok(UsageSummaryView))
     async def get_total_usage_summary(principal: Reader, wait: bool = False) -> Response:
         """What all subjects have used, in all and this month (UTC), by model."""
         found = await summaries.read(principal.namespace, None, wait=wait)

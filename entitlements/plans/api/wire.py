@@ -1,5 +1,6 @@
 """The bodies that callers send about plans, and what they mean."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
@@ -12,6 +13,7 @@ from pydantic import (
     Field,
     StrictBool,
     StrictInt,
+    StrictStr,
     WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
@@ -34,9 +36,12 @@ from entitlements.plans.refills import MONTH
 from entitlements.specs import check_interval, fault
 from meterline.kernel.errors import ValidationError
 from meterline.kernel.periods import Interval, parse_interval
-from meterline.kernel.quantity import ValueFault, parse_value
-from meterline.kernel.text import is_text
+from meterline.kernel.quantity import FRACTION_DIGITS, INTEGER_DIGITS, ValueFault, parse_value
+from meterline.kernel.text import TEXT_PATTERN, is_text
 
+PLAN_ADDRESS = "(?!.+/subjects$).+"
+"""What a key in an address may be: what is below a plan is not another plan."""
+KEY_PATTERN = TEXT_PATTERN.replace("^", "^(?!.+/subjects$)", 1)
 _MAX_KEY = 128
 _MAX_NAME = 256
 _MAX_DESCRIPTION = 4_096
@@ -55,11 +60,13 @@ def _money(value: Any) -> Decimal:
     return amount
 
 
-Money = Annotated[
-    Decimal,
-    BeforeValidator(_money),
-    WithJsonSchema({"anyOf": [{"type": "number", "minimum": 0}, {"type": "string"}]}),
-]
+MONEY_SCHEMA = {
+    "type": ["number", "string"],
+    "minimum": 0,
+    "exclusiveMaximum": 10**INTEGER_DIGITS,
+    "pattern": f"^[0-9]{{1,{INTEGER_DIGITS}}}(\\.[0-9]{{1,{FRACTION_DIGITS}}})?$",
+}
+Money = Annotated[Decimal, BeforeValidator(_money), WithJsonSchema(MONEY_SCHEMA)]
 Count = Annotated[StrictInt, Field(ge=0, le=10**15)]
 
 
@@ -96,7 +103,7 @@ class LimitsBody(_Wire):
 _ATTRIBUTES: Mapping[str, str] = {to_camel(name): name for name in LimitsBody.model_fields}
 
 
-class CreditsBody(_Wire):
+class AllocationBody(_Wire):
     """Credits that are refilled by themselves."""
 
     interval: Text = Field(
@@ -155,19 +162,24 @@ class PlanFeatureBody(_Wire):
         )
 
 
+PriceId = Annotated[Text, Field(min_length=1, max_length=255)]
+Key = Annotated[
+    StrictStr,
+    Field(min_length=1, max_length=_MAX_KEY, json_schema_extra={"pattern": KEY_PATTERN}),
+]
+
+
 class PlanBody(LimitsBody):
     """A plan. What is absent is not limited and not given."""
 
-    key: Text | None = Field(
-        None, min_length=1, max_length=_MAX_KEY, description="Its name in URLs; `name` if absent."
-    )
+    key: Key | None = Field(None, description="Its name in URLs; `name` if absent.")
     name: Text | None = Field(
         None, min_length=1, max_length=_MAX_NAME, description="`key` if absent."
     )
     description: Text | None = Field(None, max_length=_MAX_DESCRIPTION)
-    credit_allocation: CreditsBody | None = None
+    credit_allocation: AllocationBody | None = None
     features: list[PlanFeatureBody] | None = None
-    stripe_price_ids: list[Text] | None = Field(
+    stripe_price_ids: list[PriceId] | None = Field(
         None, description="Stripe prices whose payment gives this plan; each belongs to one plan."
     )
     credits_per_payment: Money | None = Field(
@@ -182,6 +194,8 @@ class PlanBody(LimitsBody):
             raise fault("key", "key or name is required")
         if len(key) > _MAX_KEY or not is_text(key):
             raise fault("key", f"has at most {_MAX_KEY} characters, and no control characters")
+        if not re.fullmatch(PLAN_ADDRESS, key):
+            raise fault("key", "must not end like an address below a plan: /subjects")
         return self.changed(PlanSpec(key=key, name=self.name or key), options, limits)
 
     def changed(
@@ -227,13 +241,13 @@ class PlanBody(LimitsBody):
         given = tuple(dict.fromkeys(self.stripe_price_ids or ()))
         if len(given) > options.max_prices:
             raise fault("stripePriceIds", f"more than {options.max_prices}")
-        for one in given:
-            if not 1 <= len(one) <= 255:
-                raise fault("stripePriceIds", "a price id has 1 to 255 characters")
         return given
 
 
 _RESERVED = ("meterline_tokens", "meterline_cost_usd")
+
+
+Reason = Annotated[StrictStr, Field(max_length=1_024, json_schema_extra={"pattern": TEXT_PATTERN})]
 
 
 class AssignmentBody(_Wire):
@@ -252,13 +266,13 @@ class AssignmentBody(_Wire):
         description="Start credits afresh: a new period begins with all of the plan's credits."
         " Else what was used of this period's credits stays used.",
     )
-    reason: Text | None = Field(None, max_length=1_024)
+    reason: Reason | None = None
 
 
 class ReasonBody(_Wire):
     """Why."""
 
-    reason: Text = Field("", max_length=1_024)
+    reason: Reason = ""
 
 
 def _interval(where: str, text: str, limits: EntitlementLimits) -> Interval:

@@ -1,16 +1,38 @@
 """`/api/v1/stripe`: the webhook, and what came through it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 
-from entitlements.api.parameters import Admin
+from entitlements.api.parameters import Admin, ok
 from entitlements.api.wire import Name
+from entitlements.plans.api.views import ReceivedView, StripeEventView
 from entitlements.plans.payments.service import StripeService
 from entitlements.plans.stores.payments import Received
 from meterline.kernel.errors import ForbiddenError, PayloadTooLargeError
 from meterline.kernel.instants import format_instant
 from meterline.web.json import ExactJSONResponse
+
+_EVENT: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "An event of Stripe, as it was signed.",
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "required": ["id", "type", "created", "data"],
+                    "properties": {
+                        "id": {"type": "string"},
+                        "type": {"type": "string"},
+                        "created": {"type": "integer"},
+                        "data": {"type": "object", "required": ["object"]},
+                    },
+                }
+            }
+        },
+    }
+}
 
 
 def router(service: StripeService) -> APIRouter:
@@ -19,7 +41,7 @@ def router(service: StripeService) -> APIRouter:
         prefix="/api/v1/stripe", tags=["Stripe"], default_response_class=ExactJSONResponse
     )
 
-    @api.post("/webhook")
+    @api.post("/webhook", responses=ok(ReceivedView, 200, 413), openapi_extra=_EVENT)
     async def receive_stripe_event(
         request: Request,
         stripe_signature: Annotated[str | None, Header(alias="Stripe-Signature")] = None,
@@ -37,7 +59,7 @@ def router(service: StripeService) -> APIRouter:
             answer["plan"] = done.plan
         return ExactJSONResponse(answer)
 
-    @api.get("/events")
+    @api.get("/events", responses=ok(list[StripeEventView]))
     async def list_stripe_events(
         principal: Admin,
         outcome: Literal["applied", "scheduled", "ignored", "stale"] | None = None,

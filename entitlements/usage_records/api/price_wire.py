@@ -12,7 +12,7 @@ from entitlements.usage_records.api.wire import Wire, check_texts
 from entitlements.usage_records.options import UsageLimits
 from entitlements.usage_records.prices import PriceSpec
 from entitlements.usage_records.shape import UNIT_OF
-from meterline.kernel.quantity import ValueFault, parse_value
+from meterline.kernel.quantity import FRACTION_DIGITS, ValueFault, parse_value
 from meterline.pricing.rates import Rate, Tier
 from meterline.pricing.units import UNITS
 
@@ -36,7 +36,15 @@ def _price(value: Any) -> Decimal:
 UsDollars = Annotated[
     Decimal,
     BeforeValidator(_price),
-    WithJsonSchema({"type": ["number", "string"], "minimum": 0, "description": "US dollars."}),
+    WithJsonSchema(
+        {
+            "type": ["number", "string"],
+            "minimum": 0,
+            "exclusiveMaximum": int(_MAX_PRICE),
+            "pattern": f"^[0-9]{{1,6}}(\\.[0-9]{{1,{FRACTION_DIGITS}}})?$",
+            "description": "US dollars.",
+        }
+    ),
 ]
 
 
@@ -47,7 +55,7 @@ class TierBody(Wire):
     price: UsDollars
 
 
-class RateBody(Wire):
+class UnitRateBody(Wire):
     """A price for so many units."""
 
     price: UsDollars
@@ -62,8 +70,9 @@ class PriceBody(Wire):
     provider: Text | None = Field(None, min_length=1, description="For all of them if absent.")
     valid_from: Instant | None = None
     valid_until: Instant | None = Field(None, description="Not included.")
-    rates: dict[str, UsDollars | RateBody] = Field(
+    rates: dict[str, UsDollars | UnitRateBody] = Field(
         min_length=1,
+        json_schema_extra={"propertyNames": {"enum": sorted(UNIT_OF)}},
         description="By unit: US dollars for a million tokens or characters, a second, an image,"
         " a thousand searches or requests; or an object that says for how many.",
     )
@@ -89,7 +98,7 @@ def _unit(name: str) -> str:
     return UNIT_OF[name]
 
 
-def _rate(name: str, given: Decimal | RateBody) -> Rate:
+def _rate(name: str, given: Decimal | UnitRateBody) -> Rate:
     per = UNITS[_unit(name)].per
     if isinstance(given, Decimal):
         return Rate(given, per)
