@@ -232,7 +232,8 @@ def _range(after: Place | None, through: Place | None) -> tuple[str, dict[str, A
 
     It is written out, as the index understands no comparison of tuples.
     """
-    conditions, params = [], {}
+    conditions: list[str] = []
+    params: dict[str, Any] = {}
     for name, place, sign, last in (("a", after, ">", ">"), ("z", through, "<", "<=")):
         if place is None:
             continue

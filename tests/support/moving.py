@@ -1,5 +1,6 @@
 """A data folder with something of everything in it, and deployments to move it to."""
 
+import asyncio
 import json
 import os
 import secrets
@@ -7,14 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from meterline.server.moving.telling import Step
 from tests.support.clickhouse import shared_options
 from tests.support.cluster import Cluster
 from tests.support.kafka import KafkaBroker
@@ -27,6 +29,7 @@ METERS = {
     "users": ("UNIQUE_COUNT", "$.user"), "mean": ("AVG", "$.n"), "high": ("MAX", "$.n"),
 }  # fmt: skip
 _HUGE = "12345678901234567890.123456789012345678"
+_REST = {"tokens": "30", "calls": "60", "gauge": "0.5", "mean": "0.5", "high": "0.5"}
 _MOMENT = "2026-03-01T12:00:00.000001Z"
 
 
@@ -39,7 +42,7 @@ class Embedded:
     sent: Mapping[str, list[Event]]
     """What was sent, in order, by namespace."""
     totals: Mapping[str, Any]
-    """Answers of the meters of `default`, before the rest was sent that waits in the log."""
+    """Answers of the meters of `default`, with what waits in the log."""
     rest: int
     """How many events wait in the log."""
     value: Mapping[str, Any]
@@ -109,7 +112,7 @@ def build(folder: Path) -> Embedded:
             settle(client)
             totals = answers(client)
         assert server.stop() == 0
-    rest = [event(f"rest{n}", type="t", data={"n": 0.5}) for n in range(60)]
+    rest = [event(f"rest{n}", type="t", subject="rest", data={"n": 0.5}) for n in range(60)]
     slow = MeterlineServer(folder, environment={"METERLINE_SINK__LINGER_SECONDS": "10"})
     with slow as server, _as(server, keys["default"]) as client:
         for start in range(0, 60, 20):
@@ -117,6 +120,8 @@ def build(folder: Path) -> Embedded:
         server.kill()
         server._process = None
     sent["default"] += rest
+    for slug, answer in _REST.items():
+        totals[slug] = sorted([*totals[slug], ("rest", answer)])
     return Embedded(folder, keys, sent, totals, len(rest), value, hold)
 
 
@@ -130,10 +135,16 @@ def _key(folder: Path, namespace: str) -> str:
 def _entitle(client: httpx.Client) -> tuple[dict[str, Any], str]:
     """Credits with usage, a confirmed hold and an open one."""
     path = "/api/v1/subjects/acme"
-    client.post(f"{path}/credits", json={"amount": 1000}).raise_for_status()
+
+    def bought() -> bool:
+        # The first use makes the meter of credits, which takes a moment.
+        once = {"idempotency-key": "buy"}
+        return client.post(f"{path}/credits", json={"amount": 1000}, headers=once).is_success
+
+    eventually(bought, "credits can be bought", 60)
     feature = {"key": "tokens", "name": "Tokens", "meterSlug": "tokens"}
     client.post("/api/v1/features", json=feature).raise_for_status()
-    wanted = {
+    wanted: dict[str, Any] = {
         "type": "metered", "featureKey": "tokens", "issueAfterReset": 500,
         "usagePeriod": {"interval": "MONTH"},
     }  # fmt: skip
@@ -205,10 +216,11 @@ class Target:
         assert isinstance(done, subprocess.CompletedProcess)
         return done
 
-    def move_until(self, source: Path, step: str, number: int) -> int:
-        """Run it in small chunks, killed at a step when that comes the `number`th time."""
+    def move_until(self, source: Path, *steps: str) -> int:
+        """Run it in small chunks, and kill it at the last of these steps, as `events:3`: when
+        that comes the third time. At those before it is broken off and begun again."""
         done = subprocess.run(
-            [sys.executable, "-m", "tests.support.moving", str(source), step, str(number)],
+            [sys.executable, "-m", "tests.support.moving", str(source), *steps],
             env=cli_environment(self.cluster.environment),
             capture_output=True,
             text=True,
@@ -231,28 +243,40 @@ class Silent:
         """Nothing."""
 
 
-def _run_and_die(folder: Path, step: str, number: int) -> None:
-    import asyncio
+class _BrokenOff(BaseException):
+    """The run ends here."""
 
+
+def _run_and_die(folder: Path, steps: Sequence[str]) -> None:
     from aggregator import moving
     from meterline.server.moving.move import move_data
     from meterline.server.moving.source import source_settings
     from meterline.server.settings import load_settings
 
     moving._ROWS, moving._KEYS = 40, 100
-    left = [number]
-
-    async def on_step(name: str) -> None:
-        if name == step:
-            left[0] -= 1
-            if not left[0]:
-                os.kill(os.getpid(), signal.SIGKILL)
-
     settings = load_settings()
     source = source_settings(settings, folder)
-    moved = asyncio.run(move_data(source, settings, Silent(), on_step=on_step))
-    assert moved.report.agrees, moved.report
+    for index, one in enumerate(steps):
+        name, _, number = one.partition(":")
+        until = _until(name, int(number or 1), dies=index + 1 == len(steps))
+        with suppress(_BrokenOff):
+            moved = asyncio.run(move_data(source, settings, Silent(), on_step=until))
+            assert moved.report.agrees, moved.report
+
+
+def _until(name: str, number: int, *, dies: bool) -> Step:
+    left = number
+
+    async def on_step(step: str) -> None:
+        nonlocal left
+        left -= step == name
+        if left == 0 and dies:
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif left == 0:
+            raise _BrokenOff
+
+    return on_step
 
 
 if __name__ == "__main__":
-    _run_and_die(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
+    _run_and_die(Path(sys.argv[1]), sys.argv[2:])

@@ -144,7 +144,10 @@ class _Move:
 
     async def _begin(self, restart: bool) -> None:
         name = await identity(self._source.database, self._clock())
+        async with self._source.database.read() as conn:
+            await tables.require_known(conn)
         async with self._target.database.read() as conn:
+            await tables.require_known(conn)
             found = await load_move(conn)
         if found is None:
             await self._require_empty(name)

@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+import meterline.server.assembly  # noqa: F401  # All domains tell of their tables.
 from aggregator.stores.state import MOVED, dead_letters
 from entitlements.stores.live import cold_values, live_entitlements
 from meterline.db.tables import metadata
@@ -31,6 +32,16 @@ Row = dict[str, Any]
 def moved_tables() -> list[sa.Table]:
     """The tables that are copied, those that others refer to first."""
     return [table for table in metadata.sorted_tables if table.name not in LEFT_OUT]
+
+
+async def require_known(conn: AsyncConnection) -> None:
+    """Raises `RuntimeError` unless the database has just the tables that are known here.
+
+    A module that was not imported has not told of its tables, and they would be forgotten.
+    """
+    found = await conn.run_sync(lambda inner: set(sa.inspect(inner).get_table_names()))
+    if wrong := (found - {"alembic_version"}) ^ set(metadata.tables):
+        raise RuntimeError(f"tables that are unknown, or missing: {', '.join(sorted(wrong))}")
 
 
 async def count_rows(conn: AsyncConnection) -> int:

@@ -59,7 +59,8 @@ class Report:
     @property
     def agrees(self) -> bool:
         """Whether all is the same."""
-        return not self.others and all(one.agrees for one in (*self.meters, *self.namespaces))
+        meters = all(one.agrees for one in self.meters)
+        return meters and all(one.agrees for one in self.namespaces) and not self.others
 
 
 async def compare(
