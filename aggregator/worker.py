@@ -142,7 +142,8 @@ class PartitionSink:
 
     async def _let_go(self, stopping: asyncio.Event, error: FencedError) -> None:
         """Another one has the partition. Should the log leave it with us all the same, take it
-        back, but not before it has had its time, and not while there is nothing to do."""
+        back, but not before it has had its time, and not while there is nothing to do. What we
+        read ahead is no reason: a log that cannot be reached gave the partition away, maybe."""
         self._epoch, self._plan = None, None
         self._last_error = str(error)
         log.warning("lost a partition to another worker", partition=self.part)
@@ -151,7 +152,8 @@ class PartitionSink:
             with suppress(Exception):
                 async with self._database.read() as conn:
                     self.position = (await state.load_positions(conn)).get(self.part, 0)
-                if await self._log.wait(self.part, self.position, 0.5):
+                end = await self._log.end(self.part)
+                if end > self.position and await self._log.wait(self.part, self.position, 0.5):
                     return
             await _wait(stopping, self._options.release_seconds)
 

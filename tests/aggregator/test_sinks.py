@@ -21,6 +21,7 @@ from aggregator.stores import state
 from aggregator.stores.clickhouse import ClickHouseEngine
 from aggregator.stores.migrations import migrate
 from aggregator.worker import STEPS
+from meterline.kernel.errors import UnavailableError
 from meterline.kernel.meters import Aggregation
 from meterline.kernel.usage import HOLD_SOURCE
 from tests.support.engines import store_at
@@ -130,6 +131,33 @@ async def test_a_sink_that_was_cut_off_at_any_step_changes_nothing(
             await on.settle()
         assert await right(on, 50 * len(STEPS))
         assert on.follower.counts == {1: 50 * len(STEPS), 2: 50 * len(STEPS)}
+
+
+async def test_a_sink_that_cannot_reach_the_log_leaves_the_partition_to_others(
+    tmp_path: Path, any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has read ahead, and nobody tells it that its partition went to another one."""
+    looked = asyncio.Event()
+    log = PartitionedLog(1, SEED)
+    async with running_sinks(tmp_path, any_url, log, METERS) as on:
+        await log.assign([0], [])
+        await log.send(events(range(20)))
+        await on.settle()
+
+        async def unreachable(_partition: int) -> int:
+            looked.set()
+            raise UnavailableError("the brokers cannot be reached")
+
+        monkeypatch.setattr(log.readers[0], "end", unreachable)
+        await log.readers[1].tell(frozenset({0}))
+        await log.send(events(range(20, 200)))
+        await asyncio.wait_for(looked.wait(), 30)
+        await on.settle()
+        async with on.databases[1].read() as conn:
+            epochs = await conn.execute(sa.select(state.sink_partitions.c.epoch))
+            # Each has taken it once.
+            assert epochs.scalar_one() == 2
+        assert await right(on, 200)
 
 
 async def _none(_step: str) -> None:
