@@ -32,9 +32,7 @@ def deployment(
 
 
 @pytest.fixture(scope="session")
-def broken(
-    backends: Backends, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployment]:
+def broken(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """A deployment for controls: what it stores is wrong, as it shall be."""
     with deployed(backends, tmp_path_factory.mktemp("broken"), "broken") as running:
         yield running

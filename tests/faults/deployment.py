@@ -153,7 +153,12 @@ def deployed(
         deployment = Deployment(backends, cluster)
         with deployment.api.client() as api:
             truth.prepare(api)
-        yield deployment
+        try:
+            yield deployment
+        finally:
+            for one in cluster.processes:
+                if not one.is_running:
+                    reap(one)
 
 
 def faulty(*arguments: str | Path) -> list[str]:

@@ -57,9 +57,7 @@ def _let_anybody_write() -> None:
         change = {"position": plan.last, "through_at": through_at}
         mine = state.sink_partitions.c.part == plan.part
         await conn.execute(sa.update(state.sink_partitions).where(mine).values(change))
-        await conn.execute(
-            sa.delete(state.sink_plans).where(state.sink_plans.c.part == plan.part)
-        )
+        await conn.execute(sa.delete(state.sink_plans).where(state.sink_plans.c.part == plan.part))
 
     state.fence = nobody_is_cut_off
     state.commit_plan = commit

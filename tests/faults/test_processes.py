@@ -76,8 +76,9 @@ def test_sinks_come_and_go(deployment: Deployment) -> None:
         for turn in range(30 if LONG else 3):
             third.spawn()
             eventually(
-                lambda: third.readiness()[0] == 200
-                and bool(third.metric("meterline_sink_lag_events")),
+                lambda: (
+                    third.readiness()[0] == 200 and bool(third.metric("meterline_sink_lag_events"))
+                ),
                 "the third sink has partitions",
                 60.0,
             )

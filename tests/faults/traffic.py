@@ -19,7 +19,7 @@ from tests.support.meters import event
 TYPE = "faults"
 SUBJECTS = 5
 MODELS = 3
-_PAUSE_SECONDS = 0.06
+_PAUSE_SECONDS = 0.1
 _MOST = 20
 _END_SECONDS = 90.0
 
