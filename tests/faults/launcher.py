@@ -13,6 +13,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -107,6 +108,12 @@ GUARDS: dict[str, Callable[[], None]] = {
 }
 
 
+def _hold(file: str) -> None:
+    Path(f"{file}.held").touch()
+    while not Path(f"{file}.go").exists():
+        time.sleep(0.02)
+
+
 def _at_steps(kill_at: str | None, hold_at: tuple[str, str] | None) -> None:
     begin = PartitionSink.__init__
     held = False
@@ -117,9 +124,7 @@ def _at_steps(kill_at: str | None, hold_at: tuple[str, str] | None) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if hold_at is not None and step == hold_at[0] and not held:
             held = True
-            Path(f"{hold_at[1]}.held").touch()
-            while not Path(f"{hold_at[1]}.go").exists():
-                await asyncio.sleep(0.02)
+            await asyncio.to_thread(_hold, hold_at[1])
 
     def watched(self: PartitionSink, part: int, parts: worker.SinkParts, _: worker.Step) -> None:
         begin(self, part, parts, on_step)

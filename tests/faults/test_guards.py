@@ -1,4 +1,4 @@
-"""Faults at the worst moment; and controls, in which a guard is off and the same fault does harm."""
+"""Faults at the worst moment; and controls: with a guard off, the same fault does harm."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
