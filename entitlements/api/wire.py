@@ -350,7 +350,13 @@ class ResetBody(_Wire):
 
 def subject_path(most: int) -> Any:
     """What a subject in an address may be, when it has at most so many characters."""
-    return Path(json_schema_extra={"minLength": 1, "maxLength": most, "pattern": TEXT_PATTERN})
+    said = {"minLength": 1, "maxLength": most, "pattern": TEXT_PATTERN}
+    return Path(json_schema_extra=said, examples=["customer-1"])
+
+
+def example_path(example: str) -> Any:
+    """An example of what stands in an address."""
+    return Path(examples=[example])
 
 
 def _or_one(priority: int | None) -> int:

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query, Response
 
 from entitlements.api.exact import ExactRoute
 from entitlements.api.parameters import Admin, Reader, ok
-from entitlements.api.wire import Instant, Name, subject_path
+from entitlements.api.wire import Instant, Name, example_path, subject_path
 from entitlements.credits import views
 from entitlements.credits.rates import CreditOptions
 from entitlements.credits.rating import RateService
@@ -26,6 +26,9 @@ from meterline.web.json import ExactJSONResponse
 from meterline.web.paging import decode_cursor, encode_cursor
 
 _DESCRIPTION = "description"
+ReservationId = Annotated[Name, example_path("reservation-1")]
+TransactionId = Annotated[Name, example_path("transaction-1")]
+ModelName = Annotated[Name, example_path("gpt-4o")]
 
 
 class Nothing(Wire):
@@ -141,14 +144,14 @@ def reservations_router(
         return ExactJSONResponse({"items": items, **following})
 
     @api.get("/reservations/{reservation_id}", responses=ok(views.ReservationView))
-    async def get_reservation(principal: Reader, reservation_id: Name) -> Response:
+    async def get_reservation(principal: Reader, reservation_id: ReservationId) -> Response:
         """A reservation, as it is now."""
         return _reservation(await reservation(principal.namespace, reservation_id))
 
     @api.post("/reservations/{reservation_id}/confirm", responses=ok(views.ReservationView))
     async def confirm_reservation(
         principal: Spender,
-        reservation_id: Name,
+        reservation_id: ReservationId,
         _effect: EffectId,
         body: ConfirmHoldBody | None = None,
     ) -> Response:
@@ -162,7 +165,10 @@ def reservations_router(
 
     @api.post("/reservations/{reservation_id}/release", responses=ok(views.ReservationView))
     async def release_reservation(
-        principal: Spender, reservation_id: Name, _effect: EffectId, body: Nothing | None = None
+        principal: Spender,
+        reservation_id: ReservationId,
+        _effect: EffectId,
+        body: Nothing | None = None,
     ) -> Response:
         """Give back all that is reserved."""
         hold = await reservation(principal.namespace, reservation_id)
@@ -220,14 +226,17 @@ def transactions_router(service: TransactionService, holds: HoldService) -> APIR
         return ExactJSONResponse({"items": items, **following})
 
     @api.get("/usage-transactions/{transaction_id}", responses=ok(views.TransactionView))
-    async def get_transaction(principal: Reader, transaction_id: Name) -> Response:
+    async def get_transaction(principal: Reader, transaction_id: TransactionId) -> Response:
         """A transaction, as it is now."""
         one = await service.get(principal.namespace, transaction_id)
         return ExactJSONResponse(views.transaction_json(one))
 
     @api.post("/usage-transactions/{transaction_id}/complete", responses=ok(views.CompletedView))
     async def complete_transaction(
-        principal: Spender, transaction_id: Name, body: views.CompleteBody, _effect: EffectId
+        principal: Spender,
+        transaction_id: TransactionId,
+        body: views.CompleteBody,
+        _effect: EffectId,
     ) -> Response:
         """End a model call: charge the tokens that it needed."""
         tokens = body.finalized_tokens
@@ -274,12 +283,12 @@ def rates_router(service: RateService, holds: HoldService) -> APIRouter:
         return ExactJSONResponse(answer)
 
     @api.get("/credit-rates/{model:path}", responses=ok(views.CreditRateView))
-    async def get_rate(principal: Reader, model: Name) -> Response:
+    async def get_rate(principal: Reader, model: ModelName) -> Response:
         """The rate of a model."""
         return ExactJSONResponse(views.rate_json(await service.get(principal.namespace, model)))
 
     @api.put("/credit-rates/{model:path}", responses=ok(views.CreditRateView))
-    async def put_rate(principal: Admin, model: Name, body: views.RateBody) -> Response:
+    async def put_rate(principal: Admin, model: ModelName, body: views.RateBody) -> Response:
         """Set the rate of a model."""
         if body.model != model:
             raise fault("model", "is not the one of the address")
@@ -288,7 +297,7 @@ def rates_router(service: RateService, holds: HoldService) -> APIRouter:
         )
 
     @api.delete("/credit-rates/{model:path}", status_code=204)
-    async def delete_rate(principal: Admin, model: Name) -> None:
+    async def delete_rate(principal: Admin, model: ModelName) -> None:
         """Forget the rate of a model: its price counts again."""
         await service.delete(principal.namespace, model)
 

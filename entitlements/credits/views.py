@@ -2,7 +2,7 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, StrictBool, StrictInt
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt
 
 from entitlements.api.exact import Amount, PositiveAmount
 from entitlements.api.views import Number, Time
@@ -21,6 +21,8 @@ Json = dict[str, Any]
 
 class CreditsBody(Wire):
     """Credits to give."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"amount": 100}]})
 
     amount: PositiveAmount
     priority: StrictInt = Field(1, ge=0, le=255, description="Lower numbers burn first.")
@@ -68,6 +70,10 @@ class HistoryPage(CreditsView):
 
 class ReservationBody(Wire):
     """Credits to reserve."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"accountId": "customer-1", "amount": 5}]}
+    )
 
     account_id: Text = Field(min_length=1, max_length=2048, description="The subject.")
     amount: PositiveAmount
@@ -119,6 +125,18 @@ class TokensBody(Wire):
 class StartBody(Wire):
     """A transaction to start."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "userId": "customer-1",
+                    "model": "gpt-4o",
+                    "provisionalTokens": {"inputTokens": 10},
+                }
+            ]
+        }
+    )
+
     user_id: Text = Field(min_length=1, max_length=2048, description="The subject.")
     model: Text = Field(min_length=1, max_length=256)
     provisional_tokens: TokensBody | None = Field(
@@ -141,6 +159,10 @@ class StartedView(BaseModel):
 
 class CompleteBody(Wire):
     """How a transaction ended."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"success": True, "finalizedTokens": {"inputTokens": 8}}]}
+    )
 
     success: StrictBool
     finalized_tokens: TokensBody | None = Field(
@@ -187,6 +209,10 @@ class TransactionPage(BaseModel):
 
 class RateBody(Wire):
     """Credits for a million tokens each."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"model": "gpt-4o", "inputRate": 2.5, "outputRate": 10}]}
+    )
 
     model: Text = Field(min_length=1, max_length=256)
     input_rate: Amount

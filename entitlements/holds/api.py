@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from entitlements.api.parameters import Reader, ok
-from entitlements.api.wire import Name
+from entitlements.api.wire import Name, example_path
 from entitlements.holds import wire
 from entitlements.holds.model import Hold, Place, State
 from entitlements.holds.service import HoldFilter, HoldRequest, HoldService, accepted
@@ -39,6 +39,9 @@ _ROUTE = "/subjects/{subject:path}/entitlements/{entitlement}/holds"
 _TOLD = "/api/v1/subjects/{subject}/entitlements/{entitlement}/holds"
 _TYPE = (b"content-type", b"application/json")
 MAX_BODY_BYTES = 262_144
+Subject = Annotated[Name, example_path("customer-1")]
+Entitled = Annotated[Name, example_path("credits")]
+HoldName = Annotated[Name, example_path("hold-1")]
 
 Spender = Annotated[Principal, Depends(requires("ingest"))]
 """Who may use up what others granted."""
@@ -128,9 +131,9 @@ def router(api: HoldApi) -> APIRouter:
     async def confirm_hold(
         principal: Spender,
         request: Request,
-        subject: Name,
-        entitlement: Name,
-        hold_id: Name,
+        subject: Subject,
+        entitlement: Entitled,
+        hold_id: HoldName,
         _effect: EffectId,
     ) -> Response:
         """Use what is held, or less of it, and give the rest back. It becomes a usage event."""
@@ -142,9 +145,9 @@ def router(api: HoldApi) -> APIRouter:
     async def release_hold(
         principal: Spender,
         request: Request,
-        subject: Name,
-        entitlement: Name,
-        hold_id: Name,
+        subject: Subject,
+        entitlement: Entitled,
+        hold_id: HoldName,
         _effect: EffectId,
     ) -> Response:
         """Give back all that is held."""
@@ -152,7 +155,11 @@ def router(api: HoldApi) -> APIRouter:
 
     @routes.post(_ROUTE, **_documented(wire.OpenHoldBody, 201, 402))
     async def open_hold(
-        principal: Spender, request: Request, subject: Name, entitlement: Name, effect: EffectId
+        principal: Spender,
+        request: Request,
+        subject: Subject,
+        entitlement: Entitled,
+        effect: EffectId,
     ) -> Response:
         """Set an amount aside, unless that is more than what is available (402)."""
         body = await _body(request)
@@ -161,7 +168,7 @@ def router(api: HoldApi) -> APIRouter:
 
     @routes.get(_ROUTE + "/{hold_id}", responses=ok(wire.HoldView))
     async def get_hold(
-        principal: Reader, subject: Name, entitlement: Name, hold_id: Name
+        principal: Reader, subject: Subject, entitlement: Entitled, hold_id: HoldName
     ) -> Response:
         """A hold, as it is now."""
         place = await service.place(principal.namespace, subject, entitlement)
@@ -170,8 +177,8 @@ def router(api: HoldApi) -> APIRouter:
     @routes.get(_ROUTE, responses=ok(wire.HoldPage))
     async def list_holds(
         principal: Reader,
-        subject: Name,
-        entitlement: Name,
+        subject: Subject,
+        entitlement: Entitled,
         status: State | None = None,
         cursor: str | None = None,
         limit: Annotated[int | None, Query(ge=1, le=service.limits.max_page)] = None,

@@ -176,6 +176,8 @@ class Wire(BaseModel):
 class OpenHoldBody(Wire):
     """A hold to open."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"amount": 5}]})
+
     amount: PositiveAmount
     id: HoldId | None = Field(
         None, description="With an id it can be sent again: it is opened once."
@@ -197,6 +199,8 @@ class OpenHoldBody(Wire):
 
 class ConfirmHoldBody(Wire):
     """A hold to confirm."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"amount": 3}]})
 
     amount: Amount | None = Field(None, description="All of it if absent; the rest is given back.")
 

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from meterline.server.openapi_links import add_links
 from meterline.version import __version__
 from meterline.web.idempotency import IdempotencyLimits, key_parameter
 
@@ -83,6 +84,7 @@ def build_openapi(app: FastAPI, keys: IdempotencyLimits | None = None) -> dict[s
             if keys is not None and takes_key:
                 operation.setdefault("parameters", []).append(key_parameter(keys))
             _make_errors_true(operation, found="{" in path, clashing=takes_key)
+    add_links(document.get("paths", {}))
     return document
 
 

@@ -177,6 +177,13 @@ async def test_what_is_too_large_is_refused(rig: Rig) -> None:
     assert not rig.app.done
 
 
+@pytest.mark.parametrize("key", ["", " ", "x" * 256, "kéy", "a\tb"])
+async def test_a_key_is_printable_ascii(rig: Rig, key: str) -> None:
+    headers = {"idempotency-key": key.encode("latin-1")}
+    assert_problem(await rig.post(None, headers=headers), 400)
+    assert rig.app.done == []
+
+
 async def test_old_answers_are_forgotten(rig: Rig) -> None:
     store = SqlRequestStore(rig.database)
     for number in range(3):

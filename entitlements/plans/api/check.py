@@ -14,6 +14,7 @@ from entitlements.specs import fault
 from meterline.kernel.errors import MeterlineError, ValidationError
 from meterline.kernel.meters import is_storable
 from meterline.kernel.quantity import ValueFault, format_number, parse_value
+from meterline.kernel.text import is_text
 from meterline.web.asgi import (
     BodyTimeoutError,
     ClientGoneError,
@@ -105,8 +106,8 @@ def read_check(body: bytes, options: PlanOptions) -> CheckRequest:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise fault("body", "the body is not valid JSON") from None
     most = options.max_subject_length
-    if not 1 <= len(given.subject) <= most or not is_storable(given.subject):
-        raise fault("subject", f"must have 1 to {most} characters")
+    if not 1 <= len(given.subject) <= most or not is_text(given.subject):
+        raise fault("subject", f"must have 1 to {most} characters, and no control characters")
     if given.feature is not None and not is_storable(given.feature):
         raise fault("feature", "must not hold NUL")
     estimate = Estimate()

@@ -4,6 +4,7 @@ from typing import Any
 
 from entitlements.plans.options import PlanOptions
 from meterline.kernel.quantity import FRACTION_DIGITS, INTEGER_DIGITS
+from meterline.kernel.text import TEXT_PATTERN
 
 _AMOUNT = {"type": "number", "minimum": 0}
 _NUMBER = {"type": "number"}
@@ -90,7 +91,7 @@ def _body(options: PlanOptions) -> dict[str, Any]:
                 "type": "string",
                 "minLength": 1,
                 "maxLength": options.max_subject_length,
-                "pattern": "^[^\\u0000]*$",
+                "pattern": TEXT_PATTERN,
             },
             "model": {**text, "description": "No limit looks at it yet."},
             "feature": {**text, "description": "A feature that is needed."},

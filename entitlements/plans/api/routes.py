@@ -7,7 +7,7 @@ from starlette.convertors import PathConvertor, register_url_convertor
 
 from entitlements.api.exact import ExactRoute
 from entitlements.api.parameters import Admin, Reader, ok, refusals
-from entitlements.api.wire import Name, subject_path
+from entitlements.api.wire import Name, example_path, subject_path
 from entitlements.limits import EntitlementLimits
 from entitlements.plans.api.encode import Json, history_json, member_json, plan_json
 from entitlements.plans.api.views import HappeningView, MemberView, PlanView, UsageSummaryView
@@ -30,6 +30,7 @@ class _PlanConvertor(PathConvertor):
 
 register_url_convertor("plan", _PlanConvertor())
 _SUBJECT = "/subjects/{subject:path}"
+PlanKey = Annotated[Name, example_path("pro")]
 _Cursor = Annotated[str | None, Query(description="From the `Link` of the page before.")]
 
 
@@ -76,7 +77,7 @@ def _add_plans(api: APIRouter, plans: PlanService, limits: EntitlementLimits) ->
     async def list_plan_subjects(
         principal: Reader,
         request: Request,
-        plan: Name,
+        plan: PlanKey,
         limit: Annotated[int, Query(ge=1, le=longest)] = 100,
         cursor: _Cursor = None,
     ) -> Response:
@@ -86,12 +87,12 @@ def _add_plans(api: APIRouter, plans: PlanService, limits: EntitlementLimits) ->
         return _page(request, list(found), found[-1] if len(found) == limit else None)
 
     @api.get("/plans/{plan:plan}", responses=ok(PlanView))
-    async def get_plan(principal: Reader, plan: Name) -> Response:
+    async def get_plan(principal: Reader, plan: PlanKey) -> Response:
         """Get a plan."""
         return ExactJSONResponse(plan_json(await plans.get(principal.namespace, plan)))
 
     @api.put("/plans/{plan:plan}", responses=ok(PlanView, 200, 409))
-    async def replace_plan(principal: Admin, plan: Name, body: PlanBody) -> Response:
+    async def replace_plan(principal: Admin, plan: PlanKey, body: PlanBody) -> Response:
         """Change all of a plan but its key. It acts on its subjects from now on."""
 
         def change(before: PlanSpec) -> PlanSpec:
@@ -100,7 +101,7 @@ def _add_plans(api: APIRouter, plans: PlanService, limits: EntitlementLimits) ->
         return ExactJSONResponse(plan_json(await plans.change(principal.namespace, plan, change)))
 
     @api.patch("/plans/{plan:plan}", responses=ok(PlanView, 200, 409))
-    async def change_plan(principal: Admin, plan: Name, body: PlanBody) -> Response:
+    async def change_plan(principal: Admin, plan: PlanKey, body: PlanBody) -> Response:
         """Change what the body names; null takes away. It acts on its subjects from now on."""
         changed = await plans.change(
             principal.namespace, plan, lambda before: body.changed(before, options, limits)
@@ -110,7 +111,7 @@ def _add_plans(api: APIRouter, plans: PlanService, limits: EntitlementLimits) ->
     @api.delete(
         "/plans/{plan:plan}", status_code=204, response_class=Response, responses=refusals(409)
     )
-    async def delete_plan(principal: Admin, plan: Name) -> None:
+    async def delete_plan(principal: Admin, plan: PlanKey) -> None:
         """Delete a plan. 409 while a subject has it."""
         await plans.delete(principal.namespace, plan)
 

@@ -172,6 +172,12 @@ Key = Annotated[
 class PlanBody(LimitsBody):
     """A plan. What is absent is not limited and not given."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"key": "pro", "monthlyTokenLimit": 1000000, "requestsPerMinute": 60}]
+        }
+    )
+
     key: Key | None = Field(None, description="Its name in URLs; `name` if absent.")
     name: Text | None = Field(
         None, min_length=1, max_length=_MAX_NAME, description="`key` if absent."
@@ -252,6 +258,10 @@ Reason = Annotated[StrictStr, Field(max_length=1_024, json_schema_extra={"patter
 
 class AssignmentBody(_Wire):
     """A subject's plan and overrides."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"plan": "pro", "overrides": {"requestsPerMinute": 100}}]}
+    )
 
     plan: Text | None = Field(
         None, description="Key of the plan; the one that the subject has if absent."

@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from entitlements.api.wire import Instant, Text
@@ -65,6 +65,17 @@ class UnitRateBody(Wire):
 
 class PriceBody(Wire):
     """A price of one's own."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "model": "my-model",
+                    "rates": {"inputTokens": 2.5, "outputTokens": {"price": "10"}},
+                }
+            ]
+        }
+    )
 
     model: Text = Field(min_length=1, description="Exact, or with `*` for any characters.")
     provider: Text | None = Field(None, min_length=1, description="For all of them if absent.")

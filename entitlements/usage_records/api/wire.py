@@ -113,6 +113,21 @@ class CountsBody(TermsBody):
 class UsageBody(CountsBody):
     """A call to record."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "context": "customer",
+                    "modelId": "gpt-4o",
+                    "transactionId": "transaction-1",
+                    "accountId": "customer-1",
+                    "inputTokens": 10,
+                    "outputTokens": 5,
+                }
+            ]
+        }
+    )
+
     context: UsageContext
     model_id: Text = Field(min_length=1)
     transaction_id: Text | None = Field(None, description="Needed when the context is customer.")
@@ -163,6 +178,14 @@ class UsageBody(CountsBody):
 class UsageBatchBody(Wire):
     """Calls to record."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {"items": [{"context": "system", "modelId": "gpt-4o", "inputTokens": 10}]}
+            ]
+        }
+    )
+
     items: list[UsageBody] = Field(min_length=1)
 
     def specs(self, limits: UsageLimits, effect_id: str | None) -> list[RecordSpec]:
@@ -182,6 +205,18 @@ class UsageBatchBody(Wire):
 
 class TrackBody(TermsBody):
     """A call to track: what its provider answered, or its counts."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "key": "customer-1",
+                    "modelId": "gpt-4o",
+                    "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 15},
+                }
+            ]
+        }
+    )
 
     key: Text = Field(min_length=1, description="What the call belongs to.")
     query: Text | None = Field(None, description="What was asked.")
@@ -267,6 +302,12 @@ class TrackBody(TermsBody):
 
 class CostBody(CountsBody):
     """A call to estimate."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"modelId": "gpt-4o", "inputTokens": 1000, "outputTokens": 100}]
+        }
+    )
 
     model_id: Text = Field(min_length=1)
     provider: Text | None = None
