@@ -3,9 +3,9 @@
     python -m tests.faults.launcher [--without GUARD]... [--kill-at STEP] [--hold-at STEP FILE] \\
         -- serve ...
 
-`--kill-at` ends the process as `kill -9` does, the first time that a worker comes to this step. With
-`--hold-at` the first worker there waits, having made FILE.held, until FILE.go is there. Each GUARD
-is one that the product has and nobody can switch off but here.
+`--kill-at` ends the process as `kill -9` does, the first time that a worker comes to this step.
+With `--hold-at` the first worker there waits, having made FILE.held, until FILE.go is there. Each
+GUARD is one that the product has and nobody can switch off but here.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def _answer_before_the_brokers() -> None:
     ) -> int | None:
         task = asyncio.create_task(append(self, namespace, ingested_at, count, events))
         under_way.add(task)
-        task.add_done_callback(lambda done: (under_way.discard(done), done.exception()))
+        task.add_done_callback(under_way.discard)
         await asyncio.sleep(0)
         return None
 
@@ -49,11 +49,11 @@ def _answer_before_the_brokers() -> None:
 
 
 def _let_anybody_write() -> None:
-    async def nobody_is_cut_off(_conn: AsyncConnection, _part: int, _epoch: int) -> None:
+    async def nobody_is_cut_off(conn: AsyncConnection, part: int, epoch: int) -> None:
         pass
 
     async def commit(
-        conn: AsyncConnection, plan: state.Plan, _epoch: int, through_at: datetime | None
+        conn: AsyncConnection, plan: state.Plan, epoch: int, through_at: datetime | None
     ) -> None:
         change = {"position": plan.last, "through_at": through_at}
         mine = state.sink_partitions.c.part == plan.part

@@ -14,7 +14,7 @@ import shutil
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 from urllib.parse import urlsplit
@@ -30,7 +30,7 @@ class Link(Protocol):
     """What a sink at the other end of it reaches the backends by."""
 
     kind: str
-    listeners: Mapping[str, str]
+    listeners: dict[str, str]
     """Settings of the broker: the listener that the sink uses."""
 
     def attach(self, sink: ClusterProcess) -> None:

@@ -25,7 +25,7 @@ SEED = 20260116
 
 @contextmanager
 def outage(
-    deployment: Deployment, begin: Callable[[], None], end: Callable[[], None]
+    deployment: Deployment, begin: Callable[[], object], end: Callable[[], object]
 ) -> Iterator[None]:
     """Something is away while the block runs; then all is well again by itself."""
     begin()
@@ -125,7 +125,7 @@ def test_the_store_is_away(deployment: Deployment, how: str) -> None:
     """A restart empties the tables in its memory, between whatever steps of a plan."""
     bridge = deployment.backends.bridge
     begin, end = {
-        "restarted": (bridge.kill, lambda: bridge.start() and None),
+        "restarted": (bridge.kill, bridge.start),
         "frozen": (bridge.freeze, bridge.thaw),
         "failing": (
             lambda: bridge.inject({"kind": "refuse", "times": -1}),
