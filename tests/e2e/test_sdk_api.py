@@ -252,8 +252,13 @@ def test_meters_subjects_and_the_portal(meterline: Meterline, server: MeterlineS
     meterline.events.ingest(events)
     eventually(lambda: len(meterline.meters.subjects("sdk_api")) == 3, "the events are counted")
     assert list(meterline.meters.group_values("sdk_api", "model")) == ["m"]
-    listed = list(meterline.every(meterline.events.list, type="sdk.api", limit=1))
-    assert {one.event.id for one in listed} == {one["id"] for one in events}
+    ids = {one["id"] for one in events}
+
+    def listed() -> bool:
+        found = meterline.every(meterline.events.list, type="sdk.api", limit=1)
+        return {one.event.id for one in found} == ids
+
+    eventually(listed, "the events are listed")  # a moment after they are counted
     for number in range(3):
         meterline.subjects.upsert(f"sdk-s{number}", metadata={"n": number})
     keys = [one.key for one in meterline.every(meterline.subjects.list, limit=2)]
