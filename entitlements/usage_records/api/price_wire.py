@@ -83,7 +83,7 @@ class PriceBody(Wire):
     valid_until: Instant | None = Field(None, description="Not included.")
     rates: dict[str, UsDollars | UnitRateBody] = Field(
         min_length=1,
-        json_schema_extra={"propertyNames": {"enum": sorted(UNIT_OF)}},
+        json_schema_extra={"propertyNames": {"enum": [*sorted(UNIT_OF)]}},
         description="By unit: US dollars for a million tokens or characters, a second, an image,"
         " a thousand searches or requests; or an object that says for how many.",
     )

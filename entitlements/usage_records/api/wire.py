@@ -180,9 +180,7 @@ class UsageBatchBody(Wire):
 
     model_config = ConfigDict(
         json_schema_extra={
-            "examples": [
-                {"items": [{"context": "system", "modelId": "gpt-4o", "inputTokens": 10}]}
-            ]
+            "examples": [{"items": [{"context": "system", "modelId": "gpt-4o", "inputTokens": 10}]}]
         }
     )
 
