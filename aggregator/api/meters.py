@@ -4,20 +4,26 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from aggregator.api.parameters import RANGE_PARAMETERS
 from aggregator.params import range_input
 from aggregator.service import MeterChange, MeterService, MeterStatus
-from meterline.kernel.errors import FieldError, ValidationError
+from meterline.kernel.errors import ConflictError, FieldError, ValidationError
 from meterline.kernel.instants import format_instant, parse_instant
 from meterline.kernel.meters import Aggregation, Meter, MeterSpec, validate_meter
 from meterline.web.auth import Principal, requires
 from meterline.web.json import ExactJSONResponse
 
 _SLUG = "^[a-z0-9]+(?:_[a-z0-9]+)*$"
+
+
+_OWN = "meterline_"
+"""Slugs of meters that the server makes for itself begin so: what it calculates relies on them."""
+Slug = Annotated[str, Path(examples=["tokens"])]
+GroupKey = Annotated[str, Path(examples=["model"])]
 
 
 class _Wire(BaseModel):
@@ -99,6 +105,11 @@ def router(service: MeterService) -> APIRouter:
     def view(meter: Meter) -> MeterView:
         return meter_view(meter, service.status(meter))
 
+    async def refuse_own(namespace: str, id_or_slug: Slug) -> None:
+        meter = await service.get(namespace, id_or_slug)
+        if meter.slug.startswith(_OWN):
+            raise ConflictError(f"the server itself needs the meter {meter.slug} as it is")
+
     @api.get("", response_model_exclude_none=True)
     async def list_meters(principal: Reader) -> list[MeterView]:
         """List the meters, oldest first."""
@@ -110,24 +121,26 @@ def router(service: MeterService) -> APIRouter:
         return view(await service.create(principal.namespace, _spec(body)))
 
     @api.get("/{id_or_slug}", response_model_exclude_none=True)
-    async def get_meter(principal: Reader, id_or_slug: str) -> MeterView:
+    async def get_meter(principal: Reader, id_or_slug: Slug) -> MeterView:
         """Get a meter by its slug or id."""
         return view(await service.get(principal.namespace, id_or_slug))
 
     @api.put("/{id_or_slug}", response_model_exclude_none=True)
-    async def update_meter(principal: Admin, id_or_slug: str, body: MeterUpdate) -> MeterView:
+    async def update_meter(principal: Admin, id_or_slug: Slug, body: MeterUpdate) -> MeterView:
         """Change a meter. Queries follow at once, also over events of the past."""
+        await refuse_own(principal.namespace, id_or_slug)
         change = MeterChange(body.name, body.description, body.metadata, body.group_by)
         return view(await service.update(principal.namespace, id_or_slug, change))
 
     @api.delete("/{id_or_slug}", status_code=204)
-    async def delete_meter(principal: Admin, id_or_slug: str) -> None:
+    async def delete_meter(principal: Admin, id_or_slug: Slug) -> None:
         """Delete a meter. The events stay: a new meter counts them again."""
+        await refuse_own(principal.namespace, id_or_slug)
         await service.delete(principal.namespace, id_or_slug)
 
     @api.get("/{id_or_slug}/subjects", openapi_extra={"parameters": RANGE_PARAMETERS})
     async def list_meter_subjects(
-        principal: Reader, id_or_slug: str, request: Request
+        principal: Reader, id_or_slug: Slug, request: Request
     ) -> list[str]:
         """List the subjects that used what the meter counts."""
         begin, end = range_input(request.query_params.multi_items())
@@ -135,7 +148,7 @@ def router(service: MeterService) -> APIRouter:
 
     @api.get("/{id_or_slug}/group-by/{key}/values", openapi_extra={"parameters": RANGE_PARAMETERS})
     async def list_meter_group_by_values(
-        principal: Reader, id_or_slug: str, key: str, request: Request
+        principal: Reader, id_or_slug: Slug, key: GroupKey, request: Request
     ) -> list[str]:
         """List the values of a groupBy key. Events without the key have none to show."""
         begin, end = range_input(request.query_params.multi_items())

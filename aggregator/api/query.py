@@ -5,7 +5,7 @@ import re
 from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Path, Request
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from starlette.responses import Response
 
@@ -94,7 +94,9 @@ def router(service: MeterService) -> APIRouter:
         responses=ANSWERS,
         openapi_extra={"parameters": query_parameters(service.limits.max_subjects)},
     )
-    async def query_meter(principal: Reader, id_or_slug: str, request: Request) -> Response:
+    async def query_meter(
+        principal: Reader, id_or_slug: Annotated[str, Path(examples=["tokens"])], request: Request
+    ) -> Response:
         """Query a meter. `Accept: text/csv` answers CSV. Windows without events are left out."""
         params = request.query_params.multi_items()
         result = await service.query_from_params(principal.namespace, id_or_slug, params)
@@ -102,7 +104,10 @@ def router(service: MeterService) -> APIRouter:
 
     @api.post("/{id_or_slug}/query", responses=ANSWERS)
     async def query_meter_post(
-        principal: Reader, id_or_slug: str, request: Request, body: QueryBody | None = None
+        principal: Reader,
+        id_or_slug: Annotated[str, Path(examples=["tokens"])],
+        request: Request,
+        body: QueryBody | None = None,
     ) -> Response:
         """Query a meter, with operators in the filters:
         `$eq $ne $in $nin $like $nlike $ilike $nilike $gt $gte $lt $lte $and $or`."""

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Query
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from prometheus_client import CollectorRegistry, generate_latest
+from pydantic import Field
 from starlette.routing import Match
 
 from meterline.kernel.errors import MeterlineError
@@ -164,10 +165,11 @@ def _operations_router(parts: AppParts, api: FastAPI) -> APIRouter:
     )
     async def readyz(
         exclude: Annotated[
-            list[str] | None, Query(max_length=16, description="Leave this check out.")
-        ] = None,
+            list[Annotated[str, Field(min_length=1)]],
+            Query(max_length=16, description="Leave this check out."),
+        ] = [],  # noqa: B006
     ) -> ExactJSONResponse:
-        ready, body = await parts.readiness.report(exclude or ())
+        ready, body = await parts.readiness.report(exclude)
         return ExactJSONResponse(body, status_code=200 if ready else 503)
 
     if parts.serve_metrics:

@@ -15,6 +15,17 @@ _SEEDS = tuple(map(int, os.environ.get("METERLINE_SCHEMATHESIS_SEEDS", "1").spli
 _ENTITLEMENTS = "/(entitlements|features|grants|access|notification)"
 # What the examples in the document name. Each is said in a request of its own, in this order.
 _THERE: tuple[tuple[str, str, dict[str, object]], ...] = (
+    (
+        "POST",
+        "meters",
+        {
+            "slug": "tokens",
+            "aggregation": "SUM",
+            "eventType": "llm.tokens",
+            "valueProperty": "$.tokens",
+            "groupBy": {"model": "$.model"},
+        },
+    ),
     ("POST", "plans", {"key": "pro", "creditAllocation": {"interval": "MONTH", "amount": 10}}),
     ("PUT", "subjects/customer-1/plan", {"plan": "pro"}),
     ("POST", "subjects/customer-1/credits", {"amount": 1000}),

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -253,7 +254,17 @@ class PlanBody(LimitsBody):
 _RESERVED = ("meterline_tokens", "meterline_cost_usd")
 
 
-Reason = Annotated[StrictStr, Field(max_length=1_024, json_schema_extra={"pattern": TEXT_PATTERN})]
+def _plain(value: str) -> str:
+    if not is_text(value):
+        raise PydanticCustomError("text", "must not hold a control character")
+    return value
+
+
+Reason = Annotated[
+    StrictStr,
+    AfterValidator(_plain),
+    Field(max_length=1_024, json_schema_extra={"pattern": TEXT_PATTERN}),
+]
 
 
 class AssignmentBody(_Wire):

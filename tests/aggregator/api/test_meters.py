@@ -71,6 +71,15 @@ async def test_what_cannot_change_is_refused(api: Api) -> None:
     assert_problem(await api.http.put("/api/v1/meters/nothing", json={}), 404)
 
 
+async def test_meters_of_the_server_stay_as_they_are(api: Api) -> None:
+    made = await api.meter(slug="meterline_tokens", groupBy={"model": "$.model"})
+    for name in ("meterline_tokens", made["id"]):
+        path = f"/api/v1/meters/{name}"
+        assert_problem(await api.http.put(path, json={"groupBy": {}}), 409)
+        assert_problem(await api.http.delete(path), 409)
+    assert (await api.http.get("/api/v1/meters/meterline_tokens")).json() == made
+
+
 async def test_subjects_and_values_of_a_range(api: Api) -> None:
     await api.meter(groupBy={"model": "$.model"})
     for day, subject, model in ((1, "a", '"x"'), (2, "b", "1.50"), (3, "b", "null")):
