@@ -52,6 +52,12 @@ bench: .venv/.dev ## Measure this machine, and print tables
 	$(BIN)/python -m bench.queries
 	$(BIN)/python -m bench.checks
 	$(BIN)/python -m bench.balance
+	$(BIN)/python -m bench.holds
+	$(BIN)/python -m bench.limits
+	$(BIN)/python -m bench.tracked
+	$(BIN)/python -m bench.kafka
+	$(BIN)/python -m bench.sink
+	$(BIN)/python -m bench.checks --database postgresql
 
 demo: .venv/.run ## Start a server on example data in a temporary folder and show answers
 	$(BIN)/meterline demo

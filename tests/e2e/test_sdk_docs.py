@@ -34,7 +34,15 @@ def provider(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("provider")
-@pytest.mark.parametrize("name", ["sdk/README.md", "docs/sdk.md", "docs/coming-from.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "sdk/README.md",
+        "docs/sdk.md",
+        "docs/coming-from.md",
+    ],
+)
 def test_the_blocks_run_and_print_what_they_say(fresh: MeterlineServer, name: str) -> None:
     blocks = _BLOCK.findall((_ROOT / name).read_text())
     assert blocks
