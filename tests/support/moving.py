@@ -100,7 +100,7 @@ def build(folder: Path) -> Embedded:
         for name, key in keys.items():
             with _as(server, key) as client:
                 for slug, (aggregation, path) in METERS.items():
-                    fields = {"valueProperty": path} if path else {}
+                    fields: dict[str, Any] = {"valueProperty": path} if path else {}
                     fields |= {"groupBy": {"model": "$.model"}} if slug == "tokens" else {}
                     make_meter(client, slug, aggregation, eventType="t", **fields)
                 for start in range(0, len(sent[name]), 40):
