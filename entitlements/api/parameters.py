@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Header, Query, Request, Response
 from pydantic import BaseModel, Field
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from entitlements.api.encode import Json, listing_json
 from entitlements.api.wire import Instant, Name
@@ -16,6 +17,14 @@ from entitlements.specs import fault
 from meterline.web.auth import Principal, requires
 from meterline.web.json import ExactJSONResponse
 
+
+class _SubjectConvertor(PathConvertor):
+    """A key may have slashes, but the entitlement to a feature `credits` is not one's credits."""
+
+    regex = "(?:entitlements|.+(?<!/entitlements))"
+
+
+register_url_convertor("subject", _SubjectConvertor())
 _MAX_ITEM = 2**31
 _WAIT = re.compile(r"(?:^|[,; ])wait=(\d{1,6})(?:$|[,; ])")
 _COLUMNS: dict[str, Literal["id", "created_at", "updated_at"]] = {

@@ -64,7 +64,7 @@ def router(service: ValueService) -> APIRouter:
             return await asyncio.to_thread(_history, told)
         return _history(told)
 
-    @api.get("/subjects/{subject:path}/access", responses=ok(AccessView))
+    @api.get("/subjects/{subject:subject}/access", responses=ok(AccessView))
     async def get_subject_access(
         principal: Reader, subject: Name, fresh: Fresh, time: Time = None
     ) -> Response:

@@ -50,7 +50,7 @@ def credits_router(service: CreditService, holds: HoldService) -> APIRouter:
     most = service.max_subject_length
 
     @api.post(
-        "/subjects/{subject:path}/credits",
+        "/subjects/{subject:subject}/credits",
         status_code=201,
         responses=ok(views.CreditGrantView, 201),
     )
@@ -72,7 +72,7 @@ def credits_router(service: CreditService, holds: HoldService) -> APIRouter:
         }
         return ExactJSONResponse(answer, status_code=201)
 
-    @api.get("/subjects/{subject:path}/credits", responses=ok(views.HistoryPage))
+    @api.get("/subjects/{subject:subject}/credits", responses=ok(views.HistoryPage))
     async def get_credits(
         principal: Reader,
         subject: Annotated[Name, subject_path(most)],

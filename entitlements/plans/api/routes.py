@@ -29,7 +29,7 @@ class _PlanConvertor(PathConvertor):
 
 
 register_url_convertor("plan", _PlanConvertor())
-_SUBJECT = "/subjects/{subject:path}"
+_SUBJECT = "/subjects/{subject:subject}"
 PlanKey = Annotated[Name, example_path("pro")]
 _Cursor = Annotated[str | None, Query(description="From the `Link` of the page before.")]
 
