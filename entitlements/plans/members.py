@@ -166,6 +166,7 @@ class MemberService:
         self, namespace: str, subject: str, before: str | None, limit: int
     ) -> Sequence[HistoryEntry]:
         """What happened to a subject, newest first."""
+        self.check_subject(subject)
         async with self._means.database.read() as conn:
             return await store.history_of(conn, namespace, subject, before, limit)
 

@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 from fastapi import APIRouter, FastAPI
+from starlette.routing import compile_path
 
+import entitlements.plans.api.routes  # noqa: F401
 from entitlements.api.exact import ExactRoute
 from entitlements.plans.api.openapi import check_operation
 from entitlements.plans.api.wire import ReasonBody
@@ -98,3 +100,21 @@ async def test_a_body_that_is_no_object_is_refused_where_every_field_may_be_abse
     async with client_of(app) as client:
         assert_problem(await client.post("/ban", content=body, headers=headers), 400)
         assert (await client.post("/ban", content="{}", headers=headers)).is_success
+
+
+@pytest.mark.parametrize(
+    ("subject", "fits"),
+    [("c", True), ("a/b", True), ("entitlements", True), ("c/entitlements", False)],
+)
+def test_an_entitlement_to_a_feature_is_not_what_a_subject_has(subject: str, fits: bool) -> None:
+    regex, _, _ = compile_path("/subjects/{subject:subject}/credits")
+    assert (regex.match(f"/subjects/{subject}/credits") is not None) == fits
+
+
+@pytest.mark.parametrize(
+    ("plan", "fits"),
+    [("pro", True), ("a/b", True), ("subjects", True), ("pro/subjects", False)],
+)
+def test_the_subjects_of_a_plan_are_not_a_plan(plan: str, fits: bool) -> None:
+    regex, _, _ = compile_path("/plans/{plan:plan}")
+    assert (regex.match(f"/plans/{plan}") is not None) == fits

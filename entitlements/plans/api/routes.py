@@ -46,7 +46,7 @@ def router(
     )
     _add_plans(api, plans, limits)
     _add_members(api, members)
-    _add_summaries(api, summaries, plans.options.max_subject_length)
+    _add_summaries(api, summaries)
     return api
 
 
@@ -184,10 +184,10 @@ def _add_members(api: APIRouter, members: MemberService) -> None:
         )
 
 
-def _add_summaries(api: APIRouter, summaries: SummaryService, most: int) -> None:
+def _add_summaries(api: APIRouter, summaries: SummaryService) -> None:
     @api.get(_SUBJECT + "/usage-summary", responses=ok(UsageSummaryView))
     async def get_usage_summary(
-        principal: Reader, subject: Annotated[Name, subject_path(most)], wait: bool = False
+        principal: Reader, subject: Annotated[Name, example_path("customer-1")], wait: bool = False
     ) -> Response:
         """What a subject has used, in all and this month (UTC), by model."""
         found = await summaries.read(principal.namespace, subject, wait=wait)
