@@ -33,6 +33,8 @@ SETTINGS = {
     "database.wait_seconds": "5",
     "database.connect_seconds": "3",
     "auth.wait_seconds": "2",
+    # A sink that hangs in a transaction holds what it has locked for so long.
+    "database.idle_seconds": "8",
 } | (
     {}
     if LONG
