@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -20,6 +21,7 @@ log = structlog.get_logger(__name__)
 _TICK_SECONDS = 0.5
 _CHECK_SECONDS = 2.0
 _COMMIT_SECONDS = 5.0
+_JOIN_SECONDS = 5.0
 _REASON_CHARACTERS = 1_000
 
 
@@ -34,6 +36,11 @@ class KafkaReader:
         self._options = options
         self._codec = codec
         self._client = KafkaClient(options, options.topic)
+        # A broker answers who joins a group when all others have let go: that takes longer than
+        # any other request may.
+        patience = options.rebalance_timeout_seconds + _JOIN_SECONDS
+        self._group = KafkaClient(replace(options, request_timeout_seconds=patience), options.topic)
+        self._group_open = False
         self._sending = Sending(options)
         self._sends = False
         self._opening = asyncio.Lock()
@@ -119,6 +126,7 @@ class KafkaReader:
             await asyncio.wait([self._task])
             self._task = None
         await self._leave()
+        await self._group.close()
         for feed in self._feeds.values():
             await feed.stop()
         self._feeds.clear()
@@ -131,13 +139,17 @@ class KafkaReader:
         """Be a member of the group, whatever happens to the brokers or to aiokafka."""
         while True:
             try:
+                if not self._group_open:
+                    await self._group.open()
+                    self._group_open = True
                 if self._membership is None:
-                    self._membership = Membership(self._client, self._options, self._tell)
+                    self._membership = Membership(self._group, self._options, self._tell)
                 await asyncio.sleep(_TICK_SECONDS)
                 self._membership.check()
                 await self._commit()
             except UnavailableError as error:
                 log.warning("the consumer group is disturbed", reason=error.detail)
+                await asyncio.sleep(_TICK_SECONDS)
                 if self._membership is not None and not self._membership.alive:
                     await self._leave()
                     await self._tell(frozenset())
