@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from meterline.server.openapi_links import add_links
 from meterline.version import __version__
-from meterline.web.idempotency import IdempotencyLimits, key_parameter
+from meterline.web.idempotency import WITHOUT_KEY, IdempotencyLimits, key_parameter
 
 _DESCRIPTION = """\
 Usage metering. Send CloudEvents, declare meters over them, and query exact totals.
@@ -59,9 +59,6 @@ _STATUS_TITLES = {
     "404": "There is no such thing.",
     "409": "It contradicts what is there, or an `Idempotency-Key` was used for another request.",
 }
-_WITHOUT_KEY = frozenset({"/api/v1/events", "/api/v1/stripe/webhook"})
-"""POSTs that take no `Idempotency-Key`: each event has an id, and counts once."""
-
 
 def build_openapi(app: FastAPI, keys: IdempotencyLimits | None = None) -> dict[str, Any]:
     """The document of all routes of `app`. With `keys`, POSTs may have an `Idempotency-Key`."""
@@ -80,7 +77,7 @@ def build_openapi(app: FastAPI, keys: IdempotencyLimits | None = None) -> dict[s
     schemas["Problem"] = _PROBLEM_SCHEMA
     for path, operations in document.get("paths", {}).items():
         for method, operation in operations.items():
-            takes_key = keys is not None and method == "post" and path not in _WITHOUT_KEY
+            takes_key = keys is not None and method == "post" and path not in WITHOUT_KEY
             if keys is not None and takes_key:
                 operation.setdefault("parameters", []).append(key_parameter(keys))
             _make_errors_true(operation, found="{" in path, clashing=takes_key)

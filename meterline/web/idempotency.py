@@ -86,6 +86,12 @@ class RequestStore(Protocol):
         ...
 
 
+WITHOUT_KEY = frozenset(
+    {"/api/v1/events", "/api/v1/stripe/webhook", "/api/v1/keys", "/api/v1/portal/tokens"}
+)
+"""POSTs that take no key: each event has an id and counts once, and secrets are not kept."""
+
+
 class Idempotency:
     """Remembers the answers of POST requests that have an `Idempotency-Key`."""
 
@@ -107,7 +113,7 @@ class Idempotency:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Run the app, unless its answer is known."""
-        key = _key_of(scope)
+        key = None if scope.get("path") in WITHOUT_KEY else _key_of(scope)
         principal = None if key is None else await self._principal(scope)
         if key is None or principal is None:
             await self._app(scope, receive, send)

@@ -117,6 +117,12 @@ async def test_without_a_key_everything_is_done_again(rig: Rig) -> None:
     assert rig.app.done == [None, None]
 
 
+@pytest.mark.parametrize("path", ["/api/v1/keys", "/api/v1/portal/tokens"])
+async def test_answers_that_hold_secrets_are_not_kept(rig: Rig, path: str) -> None:
+    answers = [await rig.post(path=path) for _ in range(2)]
+    assert [one.text for one in answers] == ["1:b", "2:b"]
+
+
 async def test_a_duplicate_waits_for_the_first(rig: Rig) -> None:
     rig.app.gate = asyncio.Event()
     first = asyncio.create_task(rig.post())
