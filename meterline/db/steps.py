@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import sqlite3
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -130,8 +130,13 @@ async def in_transaction(database: Database, steps: Steps[T]) -> T:
 
 
 async def _in_its_thread(driver: Any, steps: Steps[T]) -> T:
+    return await _hop(driver, _whole, driver, steps)
+
+
+async def _hop(driver: Any, work: Callable[..., T], *given: Any) -> T:
+    """Have the driver's thread do something with its connection."""
     try:
-        result: T = await driver._execute(_whole, driver, steps)
+        result: T = await driver._execute(work, *given)
     except sqlite3.IntegrityError as error:
         raise CollisionError(str(error)) from error
     except sqlite3.OperationalError as error:
@@ -194,32 +199,24 @@ def _together(texts: tuple[str, ...]) -> str:
 
 
 async def on(conn: AsyncConnection, steps: Steps[T]) -> T:
-    """Run steps in a transaction that is under way."""
-    dialect = conn.dialect.name
+    """Run steps in a transaction that is under way, or begins here."""
+    if not conn.in_transaction():
+        await conn.begin()
+    if conn.dialect.name == "sqlite":
+        driver = (await conn.get_raw_connection()).driver_connection
+        assert driver is not None
+        return await _hop(driver, _through, driver._conn, steps)
     answer: Any = None  # As generators are begun.
     try:
         while True:
-            step = steps.send(answer)
-            answer = await _over(conn, dialect, step)
+            text, parameters = _for_postgresql(steps.send(answer))
+            answer = ()
+            if text:
+                found = await conn.exec_driver_sql(text, tuple(parameters))
+                answer = found.all() if found.returns_rows else ()
     except StopIteration as end:
         result: T = end.value
         return result
-
-
-async def _over(conn: AsyncConnection, dialect: str, step: Ask | Write) -> Sequence[Row]:
-    if isinstance(step, Ask):
-        text, parameters = step.statement[dialect], step.asked(dialect)
-        return (await conn.exec_driver_sql(text, parameters)).all()
-    if dialect == "postgresql":
-        text, columns = _for_postgresql(step)
-        if text:
-            await conn.exec_driver_sql(text, tuple(columns))
-        return ()
-    for change in step.changes:
-        if change.rows:
-            rows = [tuple(row) for row in change.rows]
-            await conn.exec_driver_sql(change.statement["sqlite"], rows)
-    return ()
 
 
 def _whole(driver: Any, steps: Steps[T]) -> T:

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meterline.kernel.errors import ValidationError
-from meterline.kernel.instants import format_instant, from_micros, parse_instant, to_micros
+from meterline.kernel.instants import (
+    format_instant,
+    format_micros,
+    from_micros,
+    parse_instant,
+    to_micros,
+)
 
 instants = st.datetimes(datetime(1900, 1, 1), datetime(2199, 12, 31), timezones=st.just(UTC))
 
@@ -38,3 +44,8 @@ def test_rfc_3339(text: str, instant: str) -> None:
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(ValidationError):
         parse_instant(text)
+
+
+@given(instants)
+def test_microseconds_are_written_as_their_instant_is(instant: datetime) -> None:
+    assert format_micros(to_micros(instant)) == format_instant(instant)
