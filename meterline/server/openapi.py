@@ -60,6 +60,7 @@ _STATUS_TITLES = {
     "409": "It contradicts what is there, or an `Idempotency-Key` was used for another request.",
 }
 
+
 def build_openapi(app: FastAPI, keys: IdempotencyLimits | None = None) -> dict[str, Any]:
     """The document of all routes of `app`. With `keys`, POSTs may have an `Idempotency-Key`."""
     document = get_openapi(
