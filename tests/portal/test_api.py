@@ -206,7 +206,7 @@ async def test_what_is_no_token(client: httpx.AsyncClient, server: Server) -> No
         f"{header}.{payload}.",
         f"{header}.{payload}.{signature[::-1]}",
         jwt.encode(claims, "x" * 32),
-        jwt.encode(claims, None, algorithm="none"),
+        jwt.encode(claims, "", algorithm="none"),
         token + "x",
     ):
         headers = {} if wrong is None else bearer(wrong)
