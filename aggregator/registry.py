@@ -27,6 +27,8 @@ from meterline.kernel.meters import Meter
 log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS = 1.0
+_PREPARE_SECONDS = 2.0
+_LOOK_SECONDS = 0.02
 
 
 class SeriesRegistry:
@@ -175,15 +177,25 @@ class SeriesRegistry:
 
     async def _prepare(self, one: StoredSeries) -> None:
         """Seldom is there much to prepare; then the meter can be queried at once."""
-        async with self._database.read() as conn:
-            if not positions_reached(one.series, await state.load_positions(conn)):
-                return
+        if not await self._planned_is_applied(one.series):
+            return
         if not await self.backfill.count_exact(one.series):
             async with self._database.transaction() as conn:
                 await stored.need_no_preparation(conn, one.series.id)
             await self.reload()
         elif self.hasten is not None:
             await self.hasten(one)
+
+    async def _planned_is_applied(self, series: Series) -> bool:
+        """Wait a moment for the plans that are under way."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PREPARE_SECONDS):
+                while True:
+                    async with self._database.read() as conn:
+                        if positions_reached(series, await state.load_positions(conn)):
+                            return True
+                    await asyncio.sleep(_LOOK_SECONDS)
+        return False
 
     async def release(self, meter: Meter) -> None:
         """The meter is gone or has moved to another series: drop the series if nobody uses it."""

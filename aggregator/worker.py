@@ -80,6 +80,8 @@ class PartitionSink:
 
     async def take(self) -> None:
         """Become the partition's worker, and learn how far it is and what was begun."""
+        # Who cannot reach the log could do nothing with a partition but keep it from others.
+        await self._log.end(self.part)
         async with self._database.transaction() as conn:
             taken = await state.take_partition(conn, self.part, self._parts.owner)
         # From here on the worker before can write nothing to the database; once its scratch

@@ -114,7 +114,7 @@ def test_azure_by_import(
     path, expected = azure
     make_azure_meters(client, "azi")
     options = ["--type", "azi.request", "--source", "import:azure", *AZURE_OPTIONS]
-    kill_an_import_half_way(server, client, path, *options, "--batch-size", "100")
+    kill_an_import_half_way(server, client, path, *options, "--batch-size", "10")
     import_file(server, path, *options)
     settle(client)
     check_azure(client, "azi", expected)
