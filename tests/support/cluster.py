@@ -89,8 +89,11 @@ class ClusterProcess(MeterlineServer):
         return answer.status_code, checks
 
     def metric(self, name: str) -> dict[str, float]:
-        """The samples of a metric, by their labels as they are written."""
-        text = httpx.get(f"{self.url}/metrics", timeout=10.0).text
+        """The samples of a metric, by their labels as they are written; none while it is away."""
+        try:
+            text = httpx.get(f"{self.url}/metrics", timeout=10.0).text
+        except httpx.TransportError:
+            return {}
         found = {}
         for line in text.splitlines():
             if line.startswith((f"{name}{{", f"{name} ")):
