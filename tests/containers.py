@@ -8,7 +8,6 @@ Tests that stop, freeze or kill a server start their own, of programs that are i
 """
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from testcontainers.core.wait_strategies import LogMessageWaitStrategy
 
 from tests.support.clickhouse import URL_VARIABLE
 from tests.support.engines import CLUSTER_VARIABLE, STORE_VARIABLE
+from tests.support.ports import free_port
 
 CLICKHOUSE = os.environ.get("CLICKHOUSE_IMAGE", "clickhouse/clickhouse-server:26.8")
 KAFKA = os.environ.get("KAFKA_IMAGE", "apache/kafka:4.3.1")
@@ -111,13 +111,6 @@ def runs(arguments: Sequence[str]) -> list[tuple[list[str], dict[str, str]]]:
     whole = {STORE_VARIABLE: "clickhouse", "METERLINE_TEST_DATABASE": "postgresql"}
     sharded = {STORE_VARIABLE: "sharded", CLUSTER_VARIABLE: CLUSTER}
     return [(list(arguments), whole), (["tests/aggregator"], sharded)]
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _pytest(arguments: Sequence[str], variables: Mapping[str, str]) -> int:

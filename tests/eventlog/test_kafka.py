@@ -27,7 +27,8 @@ from tests.support.events import (
     kafka_options,
     opened_kafka_log,
 )
-from tests.support.kafka import KafkaBroker, free_port
+from tests.support.kafka import KafkaBroker
+from tests.support.ports import free_port
 
 NOW = datetime(2026, 11, 20, 10, 0, 0, 123000, tzinfo=UTC)
 STRUCTURED = [("content-type", b"application/cloudevents+json")]

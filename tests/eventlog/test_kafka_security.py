@@ -13,8 +13,9 @@ from meterline.eventlog.kafka_options import KafkaOptions
 from meterline.eventlog.kafka_topic import open_topic
 from meterline.kernel.errors import UnavailableError
 from tests.support.events import batch_of, ids_of, kafka_options, opened_kafka_log
-from tests.support.kafka import KafkaBroker, free_port, require_class_path
+from tests.support.kafka import KafkaBroker, require_class_path
 from tests.support.parts import require_program
+from tests.support.ports import free_port
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 _PLAIN = "org.apache.kafka.common.security.plain.PlainLoginModule required"

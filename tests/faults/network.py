@@ -20,7 +20,7 @@ from typing import Protocol, Self
 from urllib.parse import urlsplit
 
 from tests.support.cluster import ClusterProcess
-from tests.support.kafka import free_port
+from tests.support.ports import free_port
 
 _WRONG = "02:00:00:00:00:99"
 _CHUNK = 1 << 16

@@ -25,7 +25,7 @@ from typing import Any, Self
 import httpx
 
 from aggregator.stores.clickhouse import ClickHouseOptions
-from tests.support.kafka import free_port
+from tests.support.ports import free_port
 from tests.support.server import MeterlineServer, eventually, run_cli
 
 _START_SECONDS = 90.0

@@ -20,7 +20,6 @@ import hashlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -33,6 +32,7 @@ from typing import Self
 import pytest
 
 from tests.support.parts import missing_part
+from tests.support.ports import free_port
 
 _FOLDER = Path(__file__).parents[1] / "kafka"
 _START_SECONDS = 60.0
@@ -248,14 +248,6 @@ def kafka_broker() -> Iterator[KafkaBroker]:
     outside = os.environ.get("METERLINE_TEST_KAFKA_SERVERS")
     with OutsideBroker(outside) if outside else KafkaBroker(require_class_path()) as broker:
         yield broker
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _pom() -> Path:

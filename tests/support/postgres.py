@@ -11,7 +11,6 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -25,6 +24,7 @@ import pytest
 
 from tests.support.migrating import migrate_in_thread
 from tests.support.parts import missing_part
+from tests.support.ports import free_port
 
 _TEMPLATE = "meterline_template"
 _START_SECONDS = 60.0
@@ -95,7 +95,7 @@ class PostgresCluster:
 
     def start(self) -> None:
         """Start the server, and wait until it answers. The port stays the same."""
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         arguments = ["-D", self._data, "-p", str(self.port), "-c", "listen_addresses=127.0.0.1"]
         for option in (f"unix_socket_directories={self._folder}", *self._options):
             arguments += ["-c", option]
@@ -236,13 +236,6 @@ def _other_user() -> str | None:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}
     return "postgres" if "postgres" in names else "nobody"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def require_binaries() -> Path:
