@@ -16,7 +16,7 @@ from meterline.kernel.clock import Clock
 from meterline.kernel.errors import NotFoundError
 
 _MILLISECOND = timedelta(milliseconds=1)
-_LOOKS = 2
+_LOOKS = 5
 _JS_OBJECT = "[object Object]"
 
 
@@ -62,17 +62,13 @@ async def find_entitlement(
 async def find_active(conn: AsyncConnection, namespace: str, subject: str, ref: str) -> Entitlement:
     """The same, for a change: no other transaction changes it meanwhile, and it has not ended."""
     for _ in range(_LOOKS):
-        found = await store.find(conn, namespace, subject, ref, lock=True)
-        if not found:
-            raise _missing(ref)
-        exact = [one for one in found if one.id == ref.upper()]
-        best = (exact or found)[0]
-        # Who waited for an override has its rows as they are now, without the new one.
-        if best.ended_at is None or exact:
-            break
-    if best.ended_at is not None:
+        # Who waited for an override is left without a row: the new one came after its look.
+        for one in await store.find(conn, namespace, subject, ref, to_change=True):
+            if one.ended_at is None:
+                return one
+    if await store.find(conn, namespace, subject, ref):
         raise NotFoundError("the entitlement was deleted or overridden")
-    return best
+    raise _missing(ref)
 
 
 def _best(found: Sequence[Entitlement], ref: str, at: datetime) -> Entitlement:

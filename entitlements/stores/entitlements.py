@@ -84,11 +84,12 @@ async def add(conn: AsyncConnection, entitlement: Entitlement) -> None:
 
 
 async def find(
-    conn: AsyncConnection, namespace: str, subject: str, ref: str, *, lock: bool = False
+    conn: AsyncConnection, namespace: str, subject: str, ref: str, *, to_change: bool = False
 ) -> list[Entitlement]:
     """The subject's entitlements that `ref` names: an id, a feature id or a feature key.
 
-    The newest is first. With `lock` no other transaction changes them before this one ends.
+    The newest is first. `to_change` finds those that have not ended, and the one with that id; no
+    other transaction changes them before this one ends.
     """
     named = entitlements.c.feature_key == ref
     if is_ulid(ref):
@@ -98,8 +99,9 @@ async def find(
         entitlements.c.namespace == namespace, entitlements.c.subject == subject, named
     )
     query = query.order_by(ACTIVE.desc(), entitlements.c.created_at.desc())
-    if lock:
-        query = query.with_for_update()
+    if to_change:
+        # One row is locked, so that no two transactions wait for each other's.
+        query = query.where(or_(ACTIVE, entitlements.c.id == ref.upper())).with_for_update()
     return [entitlement_of(row) for row in await conn.execute(query)]
 
 

@@ -51,6 +51,10 @@ def parsed(text: str) -> object:
         return [" ".join(line.split()) for line in text.strip().splitlines()]
 
 
+# What a pipe picks from is seen when the picking fails.
+_SHOWING = 'curl() { command curl "$@" | tee /dev/stderr; }; '
+
+
 def test_the_tour_works_when_pasted(server: MeterlineServer) -> None:
     bash = require_program("bash")
     require_program("curl")
@@ -62,7 +66,7 @@ def test_the_tour_works_when_pasted(server: MeterlineServer) -> None:
         script = re.sub(r"http://(127\.0\.0\.1|localhost):8888", server.url, commands)
         script = script.replace(".venv/bin/meterline", f"{sys.executable} -m meterline")
         done = subprocess.run(
-            [bash, "-euo", "pipefail", "-c", script],
+            [bash, "-euo", "pipefail", "-c", _SHOWING + script],
             cwd=_ROOT,
             env=environment,
             capture_output=True,

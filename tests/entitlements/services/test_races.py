@@ -132,7 +132,7 @@ async def test_grants_beside_an_override_find_the_one_in_force(processes: list[P
     one, other = processes
     await one.features.create(NS, FeatureSpec("f", "f", "tokens"))
     await one.entitlements.create(NS, "ann", spec("f"))
-    for _ in range(5):
+    for _ in range(30):
         grant = GrantSpec(Decimal(1), system_clock() + timedelta(days=1))
         made, refused = await at_once(
             [
