@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import asyncpg
 from sqlalchemy import URL, ExceptionContext, event
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
@@ -104,6 +103,8 @@ def _engine(
 
 
 async def _connect(dsn: str, limits: DatabaseLimits, settings: Mapping[str, str]) -> Any:
+    import asyncpg  # here, since a server with SQLite starts sooner without it
+
     try:
         return await asyncpg.connect(
             dsn,
@@ -218,6 +219,8 @@ class PostgresHotReads:
             raise UnavailableError(_CANNOT_REACH) from error
 
     async def _on_connection(self, use: Callable[[Any], Awaitable[Sequence[Any]]]) -> Sequence[Any]:
+        import asyncpg
+
         connection = await self._idle.get()
         try:
             if connection is None or connection.is_closed():

@@ -46,6 +46,7 @@ async def serve(settings: Settings) -> None:
             gc.collect()
             gc.freeze()
             gc.set_threshold(*_COLLECTION)
+            gc.enable()
             host, port = listener.getsockname()[:2]
             logger.info(
                 "listening",

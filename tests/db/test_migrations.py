@@ -111,5 +111,6 @@ async def test_a_newer_schema_is_refused(any_database: Database) -> None:
 
 def test_versions_are_numbered_without_a_gap() -> None:
     script = ScriptDirectory.from_config(migrations.configuration())
-    versions = [one.revision for one in script.walk_revisions()]
-    assert versions == [f"{number:04}" for number in range(len(versions), 0, -1)]
+    found = [one.revision for one in script.walk_revisions()]
+    assert found == [f"{number:04}" for number in range(len(found), 0, -1)]
+    assert migrations.versions() == found[::-1]

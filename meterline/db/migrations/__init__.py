@@ -5,13 +5,15 @@ before it. Write the tables out with `sa.Column`s; a migration never imports tod
 because it must keep making yesterday's. There is no way down: restore a backup instead.
 """
 
-from pathlib import Path
+from __future__ import annotations
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sqlalchemy import Connection, inspect, text
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _BY_LANGUAGE = """
     SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod)
@@ -23,6 +25,8 @@ _BY_LANGUAGE = """
 """
 """Columns of texts that PostgreSQL would compare by language."""
 
+_FOLDER = Path(__file__).parent
+_TABLE = "alembic_version"
 _LOCK = 7_105_201_017
 """Names our lock among PostgreSQL's advisory locks."""
 
@@ -33,24 +37,32 @@ class SchemaTooNewError(RuntimeError):
 
 def configuration() -> Config:
     """Alembic's configuration, without a file."""
+    from alembic.config import Config
+
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config
 
 
+def versions() -> list[str]:
+    """The versions of the schema that this Meterline knows, oldest first."""
+    return sorted(file.name[:4] for file in _FOLDER.glob("versions/[0-9]*.py"))
+
+
 def current(connection: Connection) -> str | None:
     """The version of the schema that the database has, None when it is empty."""
-    return MigrationContext.configure(connection).get_current_revision()
+    if not inspect(connection).has_table(_TABLE):
+        return None
+    found = connection.execute(text(f"SELECT version_num FROM {_TABLE}")).scalar_one_or_none()
+    return None if found is None else str(found)
 
 
 def upgrade(connection: Connection) -> list[str]:
     """Apply what is missing, inside the caller's transaction; answers the versions applied."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    config = configuration()
-    known = [script.revision for script in ScriptDirectory.from_config(config).walk_revisions()]
-    known.reverse()
+    known = versions()
     before = current(connection)
     if before is not None and before not in known:
         raise SchemaTooNewError(
@@ -59,6 +71,9 @@ def upgrade(connection: Connection) -> list[str]:
         )
     missing = known[known.index(before) + 1 :] if before else known
     if missing:
+        from alembic import command  # only here: most starts find nothing to do, and are quicker
+
+        config = configuration()
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         if connection.dialect.name == "postgresql":

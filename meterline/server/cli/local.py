@@ -1,6 +1,7 @@
 """Commands on a data folder: serve, migrate, doctor."""
 
 import asyncio
+import gc
 from typing import Annotated
 
 import typer
@@ -34,6 +35,8 @@ def serve_command(
     While no API key exists the server is open, and therefore listens on loopback only. Stop it
     with Ctrl-C or SIGTERM: it finishes what it has accepted.
     """
+    # Little of what is made while a server starts is ever garbage. It is on again when it listens.
+    gc.disable()
     from meterline.server.logs import configure_logging
     from meterline.server.serve import run
 
