@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.conftest import StartServer
 from tests.support.parts import require_program
-from tests.support.server import MeterlineServer, cli_environment
+from tests.support.server import cli_environment
 
 _ROOT = Path(__file__).parents[2]
 _BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -55,10 +56,11 @@ def parsed(text: str) -> object:
 _SHOWING = 'curl() { command curl "$@" | tee /dev/stderr; }; '
 
 
-def test_the_tour_works_when_pasted(server: MeterlineServer) -> None:
+def test_the_tour_works_when_pasted(start_server: StartServer) -> None:
     bash = require_program("bash")
     require_program("curl")
     steps = tour()
+    server = start_server()  # the names of the tour are nobody else's
     assert steps, "the README has no tour"
     environment = cli_environment({"METERLINE_URL": server.url})
     for commands, shown in steps:
