@@ -15,6 +15,7 @@ import uvloop
 
 from meterline.kernel.errors import ForbiddenError, UnavailableError
 from meterline.server.assembly import assembled
+from meterline.server.protocol import HttpProtocol
 from meterline.server.sections import ServerSettings
 from meterline.server.settings import Settings
 from meterline.web.asgi import ASGIApp
@@ -106,7 +107,7 @@ def _listen(settings: ServerSettings) -> socket.socket:
 async def _run_server(app: ASGIApp, listener: socket.socket, settings: ServerSettings) -> None:
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         lifespan="off",
         access_log=False,
