@@ -1,7 +1,7 @@
 """HTTP/1.1 on a connection: uvicorn's protocol, whose answers leave in one piece.
 
-uvicorn writes the head of an answer and its body one after the other, and each write is a call of the
-system and a packet: for small answers they cost more than all else that a connection does.
+uvicorn writes the head of an answer and its body one after the other, and each write is a call of
+the system and a packet: for small answers they cost more than all else that a connection does.
 """
 
 import asyncio
