@@ -140,8 +140,8 @@ SCENARIOS: dict[str, Callable[[Deployment, Sequence[str], Path], list[str]]] = {
 HARM = {
     "acks": ("lost",),
     "tokens": ("sum",),
-    "order": ("lost",),
-    # Which of the scratch tables was still needed: of points, or of balances.
+    # Events, or what they add to balances: whichever of a plan's steps came too late.
+    "order": ("lost", "usage"),
     "scratch": ("lost", "usage"),
     "fencing": ("live usage",),
 }
