@@ -11,7 +11,7 @@ from entitlements.builtin import CREDITS, BuiltIns
 from entitlements.credits import store
 from entitlements.credits.history import Movement, missing, movements
 from entitlements.holds import store as hold_store
-from entitlements.holds.book import Entry, covers, room_of
+from entitlements.holds.book import Entry, has_balance
 from entitlements.holds.model import Place, Standing
 from entitlements.holds.service import check_place
 from entitlements.model import EntitlementType, IssuedGrant
@@ -206,12 +206,12 @@ class CreditService:
         possible = await self._movements(place, since, now)
         async with self._means.database.transaction() as conn:
             account = (await on(conn, hold_store.lock([place]))).get(place)
-            row = (await on(conn, hold_store.rows_of([place]))).get(place)
+            basis = (await on(conn, hold_store.bases_of([place]))).get(place)
             if account is None:
                 await hold_store.create(conn, [place])
                 return None
             # Under the lock, and with the same grants as before: nothing was missed.
-            if row is None or row.state.standing is None or not covers(row, now):
+            if basis is None or not has_balance(basis.row, now):
                 return None
             if await live.kept(conn, *place) != kept:
                 return None
@@ -221,7 +221,7 @@ class CreditService:
             held = account.held
             for hold in expired:
                 held = ROOM.subtract(held, hold.amount)
-            room = room_of(row, now)
+            room = basis.room(now, None)
             metered = ROOM.subtract(room.limit, room.used)
             target = ROOM.subtract(metered, account.pending)
             known = await store.known_refs(conn, place, [one.ref for one in possible])

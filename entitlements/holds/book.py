@@ -71,12 +71,36 @@ class Sent:
 Item = Open | Confirm | Release | Expire | Sent
 
 
+_MOST_ROOMS = 16
 _SKEW = timedelta(seconds=2)
 """How far the clocks of processes may be apart: usage that is so little ahead counts already."""
 
 
 class NoRowError(Exception):
     """Without a live row nothing can be decided now; the caller has one made."""
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """A live row that is decided on, and what it was found to have room for.
+
+    The row never changes, and so, unless some of its usage lies ahead, does the room that it
+    leaves by an allowance: it is worked out once for all groups that find this row.
+    """
+
+    row: LiveRow
+    rooms: dict[Decimal | None, Room] = field(default_factory=dict)
+
+    def room(self, now: datetime, allowance: Decimal | None) -> Room:
+        """What `room_of` says of the row."""
+        if self.row.due:
+            return room_of(self.row, now, allowance)
+        room = self.rooms.get(allowance)
+        if room is None:
+            if len(self.rooms) >= _MOST_ROOMS:
+                self.rooms.clear()
+            room = self.rooms[allowance] = room_of(self.row, now, allowance)
+        return room
 
 
 @dataclass(slots=True)
@@ -120,7 +144,7 @@ class Book:
     reading_time: datetime
     accounts: dict[Place, Account]
     holds: dict[tuple[str, str], Hold]
-    rows: Mapping[Place, LiveRow]
+    bases: Mapping[Place, Basis]
     new: dict[tuple[str, str], Hold] = field(default_factory=dict)
     changed: dict[tuple[str, str], Hold] = field(default_factory=dict)
     outbox: dict[tuple[str, str], UsageEvent] = field(default_factory=dict)
@@ -143,10 +167,11 @@ class Book:
         known = self.holds.get(key)
         if known is not None:
             return machine.opened_again(machine.as_of(known, self.now), opening)
-        row = self._row(opening.place)
+        basis = self._basis(opening.place)
         account = self.accounts[opening.place]
-        room = self._room(opening.place, row, item.allowance)
-        hold = machine.opened(opening, row.entitlement_id, room, account.standing, self.now)
+        room = self._room(opening.place, basis, item.allowance)
+        entitlement = basis.row.entitlement_id
+        hold = machine.opened(opening, entitlement, room, account.standing, self.now)
         if hold.state is State.OPEN or item.keep_failure:
             self.holds[key] = self.new[key] = hold
         if hold.state is State.OPEN:
@@ -164,12 +189,13 @@ class Book:
             return hold
         used = hold.confirmed or ZERO
         check_confirmed(item.shape, used)
+        # Whatever can refuse it comes before what it changes.
+        event = usage_event(hold, item.shape) if used else None
         account = self.accounts[item.place]
         account.pending = ROOM.add(account.pending, used)
         hold = self._close(replace(hold, closing=item.closing))
-        if used:
-            key = (item.place.namespace, item.id)
-            self.outbox[key] = usage_event(hold, item.shape)
+        if event is not None:
+            self.outbox[item.place.namespace, item.id] = event
             if item.place.feature_key == CREDITS:
                 self._enter(account, hold, ROOM.minus(used))
         return hold
@@ -186,19 +212,19 @@ class Book:
             raise NotFoundError("there is no such hold")
         return hold
 
-    def _row(self, place: Place) -> LiveRow:
-        row = self.rows.get(place)
-        if row is None or not covers(row, self.reading_time):
+    def _basis(self, place: Place) -> Basis:
+        basis = self.bases.get(place)
+        if basis is None or not covers(basis.row, self.reading_time):
             raise NoRowError
-        if row.state.standing is None:
+        if basis.row.state.standing is None:
             raise ValidationError("holds are for metered entitlements: this one has no balance")
-        return row
+        return basis
 
-    def _room(self, place: Place, row: LiveRow, allowance: Decimal | None) -> Room:
+    def _room(self, place: Place, basis: Basis, allowance: Decimal | None) -> Room:
         """The room of a balance, which holds of the same group do not change."""
         room = self.rooms.get((place, allowance))
         if room is None:
-            room = self.rooms[place, allowance] = room_of(row, self.reading_time, allowance)
+            room = self.rooms[place, allowance] = basis.room(self.reading_time, allowance)
         return room
 
     def _close(self, hold: Hold) -> Hold:
@@ -206,9 +232,9 @@ class Book:
         place = hold.opening.place
         account = self.accounts[place]
         account.held = ROOM.subtract(account.held, hold.amount)
-        row = self.rows.get(place)
-        if row is not None and row.state.standing is not None and covers(row, self.reading_time):
-            left = available(self._room(place, row, None), account.standing)
+        basis = self.bases.get(place)
+        if basis is not None and has_balance(basis.row, self.reading_time):
+            left = available(self._room(place, basis, None), account.standing)
             hold = replace(hold, available=left)
         key = (place.namespace, hold.id)
         self.holds[key] = hold
@@ -231,6 +257,11 @@ def covers(row: LiveRow, now: datetime) -> bool:
     state = row.state
     ended = state.end is not None and now >= state.end
     return now >= state.start and not ended and (state.standing is None or now in state.standing)
+
+
+def has_balance(row: LiveRow, now: datetime) -> bool:
+    """Whether a row answers at an instant, and what it answers is a balance."""
+    return row.state.standing is not None and covers(row, now)
 
 
 def room_of(row: LiveRow, now: datetime, allowance: Decimal | None = None) -> Room:

@@ -1,15 +1,16 @@
 """Groups of requests about holds: one transaction each, in the order in which they came."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from entitlements.events import UsageEvent
 from entitlements.holds import store
-from entitlements.holds.book import Account, Book, Confirm, Expire, Item, Open, Release, Sent
+from entitlements.holds.book import Account, Basis, Book, Confirm, Expire, Item, Open, Release, Sent
+from entitlements.holds.memory import Memory
 from entitlements.holds.model import Hold, Place
-from entitlements.stores.live import LiveRow
 from meterline.db.engine import Database
-from meterline.db.steps import CollisionError, Steps, in_transaction
+from meterline.db.steps import CollisionError, Mark, Row, Steps, in_transaction
 from meterline.kernel.errors import UnavailableError
 from meterline.kernel.instants import to_micros
 
@@ -23,6 +24,17 @@ class _MissingError(Exception):
     def __init__(self, places: Sequence[Place]) -> None:
         super().__init__()
         self.places = places
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What a transaction came to, what it has found there, and its mark at the end."""
+
+    book: Book
+    outcomes: Sequence[Outcome | Exception]
+    kept: Collection[Place]
+    bases: Mapping[Place, Basis]
+    mark: Row | None
 
 
 class Groups:
@@ -41,38 +53,52 @@ class Groups:
         self._reading_time = reading_time
         self._is_tracked = is_tracked
         self._confirmed = confirmed
+        self._memory = Memory()
 
     async def commit(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
         """The outcomes, in the order of the items."""
         for _ in range(_TRIES):
             try:
-                book, outcomes = await in_transaction(self._database, self._steps(items))
+                done = await in_transaction(self._database, self._steps(items))
             except _MissingError as missing:
                 async with self._database.transaction() as conn:
                     await store.create(conn, missing.places)
             except CollisionError:
                 # Another process has opened a hold of the same id: now it can be read.
                 continue
+            except BaseException:
+                self._memory.forget()
+                raise
             else:
+                book = done.book
+                if done.mark is not None:
+                    self._memory.learn(book, done.kept, done.bases, done.mark)
                 if book.outbox:
                     self._confirmed([(key[0], event) for key, event in book.outbox.items()])
-                return outcomes
+                return done.outcomes
         raise UnavailableError("holds change too quickly to decide")
 
-    def _steps(self, items: Sequence[Item]) -> Steps[tuple[Book, Sequence[Outcome | Exception]]]:
+    def _steps(self, items: Sequence[Item]) -> Steps["_Done"]:
         places = {_place(item) for item in items if not isinstance(item, Sent)}
         opened = {item.opening.place for item in items if isinstance(item, Open)}
-        accounts = yield from store.lock(places)
+        memory, found = self._memory, (yield Mark())
+        memory.at(found[0] if found else None)
+        unknown = memory.unknown(places)
+        accounts = memory.accounts_of(places) | (yield from store.lock(unknown))
         # After the locks: nothing that is decided on can change any more.
         now = to_micros(self._clock())
-        rows = self._tracked((yield from store.rows_of(places)))
-        missing = [place for place in opened if place not in accounts and place in rows]
+        rows = memory.bases_of(places) | (yield from store.bases_of(unknown))
+        bases = self._tracked(rows)
+        missing = [place for place in opened if place not in accounts and place in bases]
         if missing:
             raise _MissingError(missing)
+        kept = set(accounts)
         for place in places:
             accounts.setdefault(place, Account(place))
-        holds = yield from store.by_ids(_ids(items))
-        book = Book(now, self._reading_time(), accounts, holds, rows)
+        ids = _ids(items)
+        holds = memory.holds_of(ids)
+        holds |= yield from store.by_ids(key for key in ids if key not in holds)
+        book = Book(now, self._reading_time(), accounts, holds, bases)
         for account in list(accounts.values()):
             if account.next_expiry is not None and account.next_expiry <= now:
                 expired, following = yield from store.due(account.place, now)
@@ -80,14 +106,15 @@ class Groups:
         outcomes = [_decide(book, item) for item in items]
         sent = [one for item in items if isinstance(item, Sent) for one in item.ids]
         yield from store.write(book, sent)
-        return book, outcomes
+        marks = yield Mark()
+        return _Done(book, outcomes, kept, rows, marks[0] if marks else None)
 
-    def _tracked(self, rows: Mapping[Place, LiveRow]) -> dict[Place, LiveRow]:
-        """The rows that the sink still follows, and those that need nobody to."""
+    def _tracked(self, bases: Mapping[Place, Basis]) -> dict[Place, Basis]:
+        """Those whose rows the sink still follows, and those that need nobody to."""
         return {
-            place: row
-            for place, row in rows.items()
-            if row.series is None or self._is_tracked(row.series)
+            place: basis
+            for place, basis in bases.items()
+            if basis.row.series is None or self._is_tracked(basis.row.series)
         }
 
 

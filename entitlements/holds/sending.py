@@ -28,7 +28,9 @@ class Sender:
 
     def __init__(self, events: EventWriter) -> None:
         self._events = events
+        # Of the time since the last `age`, and of the one between the two last.
         self._sent: set[Key] = set()
+        self._sent_before: set[Key] = set()
         self._under_way: set[asyncio.Future[None]] = set()
         self._grouping: Grouping[Batch, None] = Grouping(
             self._write,
@@ -51,20 +53,20 @@ class Sender:
 
     async def resend(self, waiting: Sequence[tuple[str, str, str]]) -> int:
         """Append outbox rows (namespace, hold, event) that are not known to be durable."""
-        unsure = [one for one in waiting if (one[0], one[1]) not in self._sent]
+        unsure = [one for one in waiting if not self.is_durable((one[0], one[1]))]
         if unsure:
             batch = [(namespace, read_event(text)) for namespace, _, text in unsure]
             await self._grouping.submit(batch, len(batch))
         return len(unsure)
 
-    def take_sent(self) -> list[Key]:
-        """The holds whose events are durable, each of them once."""
-        taken, self._sent = self._sent, set()
-        return list(taken)
+    def is_durable(self, key: Key) -> bool:
+        """Whether a hold's event is known to be in the log. What is long ago is forgotten."""
+        return key in self._sent or key in self._sent_before
 
-    def give_back(self, keys: Sequence[Key]) -> None:
-        """They could not be noted."""
-        self._sent.update(keys)
+    def age(self) -> None:
+        """Forget what was sent before the last call; what comes now is remembered until the next
+        but one."""
+        self._sent, self._sent_before = set(), self._sent
 
     async def flush(self) -> None:
         """Return when nothing waits any more."""
@@ -92,7 +94,7 @@ class Sender:
                 if error_of is not None:
                     errors[namespace, event.id] = error_of
         if len(self._sent) > _MAX_REMEMBERED:
-            # Noting them falls behind: they are written again, and count once.
+            # Too many to remember: those that nobody notes are written again, and count once.
             self._sent.clear()
         return [_first(errors, batch) for batch in group]
 

@@ -27,6 +27,7 @@ from meterline.kernel.instants import to_micros
 from meterline.kernel.meters import is_storable
 
 _TRIES = 5
+_MOST_NOTED = 500
 _ID = re.compile(ID_PATTERN)
 
 
@@ -80,6 +81,8 @@ class HoldService:
         self.limits = limits or HoldLimits()
         self._default_ttl = Decimal(str(self.limits.default_ttl_seconds))
         self._max_ttl = Decimal(str(self.limits.max_ttl_seconds))
+        self._resend_micros = int(self.limits.resend_seconds * 1_000_000)
+        self._aged_at = 0
         self.shapes = Shapes(means.database, means.usage)
         self.sender = Sender(events)
         groups = Groups(
@@ -232,23 +235,31 @@ class HoldService:
 
     async def resend(self, limit: int = 500) -> int:
         """Write events again that may not be in the log; answers how many."""
-        before = self.now - int(self.limits.resend_seconds * 1_000_000)
+        found = await self._waiting(self._resend_micros, limit)
+        return await self.sender.resend(found)
+
+    async def note_sent(self, limit: int = 5_000) -> None:
+        """Write down which events are durable, of those that nobody has settled for a while.
+
+        Nearly all are settled within a second, and then nothing needs to be written. It is done
+        before another process would write them again.
+        """
+        found = await self._waiting(self._resend_micros // 2, limit)
+        ids = tuple((one[0], one[1]) for one in found if self.sender.is_durable((one[0], one[1])))
+        for start in range(0, len(ids), _MOST_NOTED):
+            await self._grouping.submit(Sent(ids[start : start + _MOST_NOTED]))
+        if not self._aged_at <= self.now < self._aged_at + 2 * self._resend_micros:
+            self._aged_at = self.now
+            self.sender.age()
+
+    async def _waiting(self, micros: int, limit: int) -> Sequence[tuple[str, str, str]]:
+        """Namespace, id and event of holds that wait for so long, the oldest first."""
         query = sa.select(holds.c.namespace, holds.c.id, holds.c.outbox)
-        query = query.where(holds.c.outbox.is_not(None), holds.c.closed_at <= before)
+        query = query.where(holds.c.outbox.is_not(None), holds.c.closed_at <= self.now - micros)
         query = query.order_by(holds.c.closed_at).limit(limit)
         async with self._means.database.read() as conn:
             found = (await conn.execute(query)).all()
-        return await self.sender.resend([(row[0], row[1], row[2]) for row in found])
-
-    async def note_sent(self) -> None:
-        """Write down which events are durable. Most are settled before, and need it no more."""
-        ids = self.sender.take_sent()
-        if ids:
-            try:
-                await self._grouping.submit(Sent(tuple(ids)))
-            except BaseException:
-                self.sender.give_back(ids)
-                raise
+        return [(row[0], row[1], row[2]) for row in found]
 
     async def close(self) -> None:
         """Commit what waits, and write its events."""

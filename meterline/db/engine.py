@@ -162,7 +162,15 @@ def _sqlite_engines(url: URL, limits: DatabaseLimits) -> tuple[AsyncEngine, Asyn
         pool_timeout=limits.wait_seconds,
         pool_reset_on_return=None,
     )
-    _prepare(writer, "BEGIN IMMEDIATE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL")
+    _prepare(
+        writer,
+        "BEGIN IMMEDIATE",
+        "PRAGMA journal_mode=WAL",
+        "PRAGMA synchronous=FULL",
+        # Pages that change again and again are copied back together: a checkpoint makes a commit
+        # wait, and with the usual 1000 pages (4 MiB) there would be several in a second.
+        "PRAGMA wal_autocheckpoint=4000",
+    )
     _prepare(reader, "BEGIN", "PRAGMA query_only=ON")
     return writer, reader
 

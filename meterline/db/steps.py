@@ -73,7 +73,16 @@ class Write:
     changes: Sequence[Each]
 
 
-Steps = Generator[Ask | Write, Sequence[Row], T]
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Asks for a mark: one row, which differs from that of another transaction if anybody has
+    written anything at all between the two marks. No row where that cannot be told.
+
+    Only SQLite can tell: PostgreSQL has no such number, and would often have another one.
+    """
+
+
+Steps = Generator[Ask | Write | Mark, Sequence[Row], T]
 
 
 def plain(statement: str) -> Texts:
@@ -173,8 +182,10 @@ async def _by(driver: Any, steps: Steps[T]) -> T:
         return result
 
 
-def _for_postgresql(step: Ask | Write) -> tuple[str, Sequence[Any]]:
+def _for_postgresql(step: Ask | Write | Mark) -> tuple[str, Sequence[Any]]:
     """One statement, with its parameters; no text when there is nothing to do."""
+    if isinstance(step, Mark):
+        return "", ()
     if isinstance(step, Ask):
         return step.statement["postgresql"], step.asked("postgresql")
     changes = [one for one in step.changes if one.rows]
@@ -241,9 +252,20 @@ def _through(conn: sqlite3.Connection, steps: Steps[T]) -> T:
             if isinstance(step, Ask):
                 answer = conn.execute(step.statement["sqlite"], step.asked("sqlite")).fetchall()
                 continue
+            if isinstance(step, Mark):
+                answer = [_mark(conn)]
+                continue
             answer = ()
             for change in step.changes:
                 conn.executemany(change.statement["sqlite"], change.rows)
     except StopIteration as end:
         result: T = end.value
         return result
+
+
+def _mark(conn: sqlite3.Connection) -> Row:
+    # The first number tells of what other connections have committed, the second counts what this
+    # one has changed; another connection begins anew with both. The connection is part of the mark
+    # itself, and not by a number of it, so that no later one can be taken for it.
+    (version,) = conn.execute("PRAGMA data_version").fetchone()
+    return conn, version, conn.total_changes
