@@ -91,6 +91,19 @@ async def parse_raw(folder: Path) -> float:
         await engine.close()
 
 
+async def stored_bytes(folder: Path) -> int:
+    """Bytes of what the store keeps; what was merged away stays on the disk for some minutes."""
+    engine = ClickHouseEngine(folder / "clickhouse", query_timeout_seconds=600)
+    try:
+        found = await engine.query(
+            "SELECT sum(bytes_on_disk) FROM system.parts"
+            " WHERE active AND database = currentDatabase()"
+        )
+        return int(found[0][0])
+    finally:
+        await engine.close()
+
+
 def timed(call: Callable[[int], object], times: int) -> float:
     """Median milliseconds of `call`, after one call that is not counted."""
     call(0)
@@ -156,6 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 answers = queries(client)
             for label, median in answers.items():
                 print(f"  {label:<32} {median:>8.1f} ms")
+            stored = asyncio.run(stored_bytes(folder)) / total
+            print(f"  {'stored, an event':<32} {stored:>8.0f} bytes")
             ratio = raw / answers["all subjects by day"]
             print(f"  {'parsing the raw JSON, by day':<32} {raw:>8.1f} ms   ratio {ratio:.0f}")
             done = total
