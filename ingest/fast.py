@@ -35,6 +35,7 @@ _OBJECT = frozenset(b"{")
 _SPECVERSION = len('"specversion":"1.0",')
 _QUOTE = ord('"')
 _FIVE = ord("5")
+_Z = ord("Z")
 _SMALL = 1000
 _REMEMBERED_SOURCES = 10_000
 
@@ -190,9 +191,9 @@ def _are_times(times: list[str]) -> bool:
         return False
     earliest, latest = min(times), max(times)
     # A day off either end, where an offset could matter.
-    if earliest < "1900-01-02" or latest >= "2199-12-31" or "T24" in joined:
+    if earliest < "1900-01-02" or latest >= "2199-12-31":
         return False
-    if joined.count("Z") != len(times):
+    if not (same and first[-1] == _Z) and joined.count("Z") != len(times):
         offsets = {time[-6:] for time in times if time[-1] != "Z"}
         if not all(map(_OFFSET.fullmatch, offsets)):
             return False
@@ -202,6 +203,8 @@ def _are_times(times: list[str]) -> bool:
         times = [latest]
         if max(raw[14::row]) > _FIVE or max(raw[17::row]) > _FIVE:
             return False
+    if any("T24" in time for time in times):
+        return False
     try:
         # Only whether there is such a date and time of day: all is parsed again where it is stored.
         deque(map(datetime.fromisoformat, times), 0)
