@@ -73,3 +73,43 @@ class Memory:
                 self.holds[key] = hold
         for key in book.changed:
             self.holds.pop(key, None)
+
+
+@dataclass(slots=True)
+class Versions:
+    """Open holds of balances, each set good for one version of the balance's account.
+
+    Whoever changes a hold of a balance changes its account.
+    """
+
+    known: dict[Place, tuple[str, dict[Key, Hold]]] = field(default_factory=dict)
+    count: int = 0
+
+    def holds_of(
+        self, ids: Iterable[tuple[Place, Key]], versions: Mapping[Place, str]
+    ) -> dict[Key, Hold]:
+        """The open holds that are known of balances whose accounts have these versions."""
+        holds: dict[Key, Hold] = {}
+        for place, key in ids:
+            version, known = self.known.get(place, ("", {}))
+            if key in known and version == versions[place]:
+                holds[key] = known[key]
+        return holds
+
+    def learn(self, book: Book, before: Mapping[Place, str], version: str) -> None:
+        """What was written: accounts that had one version have another one now."""
+        if self.count > _MOST or len(self.known) > _MOST:
+            self.known, self.count = {}, 0
+        for place in book.touched:
+            found = self.known.get(place)
+            if found is not None and found[0] != before[place]:
+                self.count -= len(found[1])
+                found = None
+            self.known[place] = (version, {} if found is None else found[1])
+        for key, hold in book.new.items():
+            if hold.state is State.OPEN:
+                self.known[hold.opening.place][1][key] = hold
+                self.count += 1
+        for key, hold in book.changed.items():
+            if self.known[hold.opening.place][1].pop(key, None) is not None:
+                self.count -= 1

@@ -6,6 +6,7 @@ until the transaction ends: the sink settles under the same locks.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any
@@ -65,6 +66,18 @@ _BY_IDS = _both(
     f"SELECT {_HOLD} FROM {_JSON_IDS} holds AS h ON h.namespace = w.n AND h.id = w.i",
     f"SELECT {_HOLD} FROM {_ARRAY_IDS} holds AS h ON h.namespace = w.n AND h.id = w.i",
 )
+_SEEN = {
+    "postgresql": "SELECT w.n, w.s, w.f, a.held, a.pending, a.next_expiry, a.entries, a.ledger,"
+    " a.xmin::text, l.entitlement_id, l.series, l.usage, l.due, l.state"
+    " FROM unnest($1::text[], $2::text[], $3::text[]) AS w(n, s, f)"
+    f" LEFT JOIN hold_accounts AS a ON {_AT.format('a')}"
+    f" LEFT JOIN live_entitlements AS l ON {_AT.format('l')} AND l.valid"
+}
+_GUARD = {
+    "postgresql": "SELECT 1 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])"
+    f" AS w(n, s, f, v) JOIN hold_accounts AS a ON {_AT.format('a')} AND a.xmin::text = w.v"
+    " ORDER BY a.namespace, a.subject, a.feature_key FOR UPDATE OF a"
+}
 _UNSETTLED_OF = (
     "SELECT h.namespace, h.id, h.subject, h.feature_key, h.confirmed FROM {} holds AS h"
     " ON h.namespace = w.n AND h.id = w.i AND h.state = 'confirmed' AND NOT h.settled"
@@ -127,6 +140,29 @@ async def create(conn: AsyncConnection, places: Iterable[Place]) -> None:
         await conn.execute(upsert(conn, accounts, list(Place._fields), []), new)
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was true of balances at one instant, without any lock."""
+
+    accounts: dict[Place, Account]
+    versions: dict[Place, str]
+    """Of the accounts: another one says that somebody has changed the balance since."""
+    bases: dict[Place, Basis]
+
+
+def see(places: Iterable[Place]) -> Steps[Seen]:
+    """Accounts and live rows in one look, on PostgreSQL."""
+    seen = Seen({}, {}, {})
+    for row in (yield Ask(_SEEN, keys=sorted(set(places)))):
+        place = Place(*row[:3])
+        if row[3] is not None:
+            _, seen.accounts[place] = _account(row)
+            seen.versions[place] = row[8]
+        if row[9] is not None:
+            seen.bases[place] = _basis(*row[9:14])
+    return seen
+
+
 def bases_of(places: Iterable[Place]) -> Steps[dict[Place, Basis]]:
     """The live rows of balances, those that hold."""
     asked = sorted(set(places))
@@ -156,6 +192,26 @@ def due(place: Place, now: int) -> Steps[tuple[list[Hold], int | None]]:
 
 def write(book: Book, sent: Sequence[tuple[str, str]]) -> Steps[None]:
     """Write what a group has changed, and which events are durable by now."""
+    yield Write(_changes(book))
+    # After the others: a hold that changes here may be one of them.
+    yield Write([Each(_SENT, [(None, *key) for key in sorted(sent)])])
+
+
+def write_unless_changed(book: Book, versions: Mapping[Place, str]) -> Steps[str | None]:
+    """Write what a group has changed, if the accounts that it changes still have these versions.
+
+    Answers their new version; None when nothing was written. In one statement, which locks them.
+    """
+    touched = sorted(book.touched)
+    if not touched:
+        yield Write(_changes(book))
+        return ""
+    guard = Each(_GUARD, [(*place, versions[place]) for place in touched])
+    found = yield Write(_changes(book), guard)
+    return found[0][0] if found else None
+
+
+def _changes(book: Book) -> Sequence[Each]:
     outbox = {key: write_event(event) for key, event in book.outbox.items()}
     changed = [
         (
@@ -170,15 +226,12 @@ def write(book: Book, sent: Sequence[tuple[str, str]]) -> Steps[None]:
          one.kind, one.at, one.ref, one.reason)
         for one in book.entries
     ]  # fmt: skip
-    changes = (
+    return (
         Each(_ADD, [(*_row(one), outbox.get(key)) for key, one in book.new.items()]),
         Each(_CHANGE, changed),
         Each(_MOVE, [(*_moved(one), *one.place) for one in moved]),
         Each(_ENTER, entered),
     )
-    yield Write(changes)
-    # After the others: a hold that changes here may be one of them.
-    yield Write([Each(_SENT, [(None, *key) for key in sorted(sent)])])
 
 
 async def settle(conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:

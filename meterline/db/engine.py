@@ -33,12 +33,20 @@ class Database:
     """A relational database. Make one with `Database.open`, and `close` it at the end."""
 
     def __init__(
-        self, writer: AsyncEngine, reader: AsyncEngine, patient: AsyncEngine | None = None
+        self,
+        writer: AsyncEngine,
+        reader: AsyncEngine,
+        patient: AsyncEngine | None = None,
+        lines: postgres.PostgresLines | None = None,
     ) -> None:
-        """`patient` has connections without time limits; the writer's will do where it has none."""
+        """`patient` has connections without time limits; the writer's will do where it has none.
+
+        `lines` are PostgreSQL's, for `meterline.db.steps`.
+        """
         self._writer = writer
         self._reader = reader
         self._patient = patient or writer
+        self._lines = lines
 
     @classmethod
     def open(cls, url: str, limits: DatabaseLimits | None = None) -> Self:
@@ -48,8 +56,10 @@ class Database:
         parameters of libpq (`?sslmode=verify-full&sslrootcert=…`).
         """
         if postgres.is_postgres(url):
-            engines = postgres.engines(url, limits or DatabaseLimits())
-            return cls(engines.writer, engines.reader, engines.patient)
+            limits = limits or DatabaseLimits()
+            engines = postgres.engines(url, limits)
+            lines = postgres.PostgresLines(url, limits)
+            return cls(engines.writer, engines.reader, engines.patient, lines)
         parsed = make_url(url)
         if parsed.get_backend_name() != "sqlite":
             raise ValueError("the database is SQLite (sqlite://) or PostgreSQL (postgresql://)")
@@ -103,6 +113,8 @@ class Database:
 
     async def close(self) -> None:
         """Release every connection."""
+        if self._lines is not None:
+            await self._lines.close()
         for engine in (self._reader, self._writer, self._patient):
             await engine.dispose()
 

@@ -6,7 +6,8 @@ restart of PostgreSQL costs the transactions that it interrupted and no others.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -132,6 +133,57 @@ def _milliseconds(seconds: float) -> str:
 def _silence(limits: DatabaseLimits) -> float | None:
     """How long a server may be silent. It ends a slow statement by itself before."""
     return limits.statement_seconds + _GRACE_SECONDS if limits.statement_seconds else None
+
+
+_LINES = 2
+"""Who takes one decides for a whole group, and there are two kinds of groups: holds, and rates."""
+_LINE_SETTINGS = {
+    # Every step finds its rows by index; a table without statistics must not change that.
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+}
+
+
+class PostgresLines:
+    """Connections for short transactions of a few statements, which all go by index."""
+
+    def __init__(self, url: str, limits: DatabaseLimits) -> None:
+        """Connects at the first use."""
+        self._dsn = _dsn(url)
+        self._limits = limits
+        self._idle: asyncio.Queue[Any] = asyncio.Queue()
+        for _ in range(_LINES):
+            self._idle.put_nowait(None)
+
+    @asynccontextmanager
+    async def take(self) -> AsyncIterator[Any]:
+        """A connection of the driver, in no transaction. `UnavailableError` when there is none."""
+        try:
+            async with asyncio.timeout(self._limits.wait_seconds):
+                connection = await self._idle.get()
+        except TimeoutError as error:
+            raise UnavailableError("the database is busy") from error
+        try:
+            if connection is None or connection.is_closed():
+                connection = None
+                connection = await _connect(self._dsn, self._limits, _LINE_SETTINGS)
+            yield connection
+        finally:
+            if connection is not None and connection.is_in_transaction():
+                # Whoever left it so cannot tell the server any more: that ends it, too.
+                connection.terminate()
+            self._idle.put_nowait(connection)
+
+    async def close(self) -> None:
+        """Release the connections that nobody has."""
+        for _ in range(self._idle.qsize()):
+            connection = self._idle.get_nowait()
+            if connection is not None:
+                connection.terminate()
+            self._idle.put_nowait(None)
 
 
 _Look = tuple[Any, ...]

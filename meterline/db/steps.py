@@ -10,7 +10,7 @@ import asyncio
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -22,13 +22,7 @@ from meterline.db.postgres import is_passing
 from meterline.kernel.errors import UnavailableError
 
 T = TypeVar("T")
-_BEGIN = (
-    "BEGIN ISOLATION LEVEL READ COMMITTED;"
-    # Every step finds its rows by index; a table without statistics must not change that.
-    " SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;"
-    " SET LOCAL enable_mergejoin = off; SET LOCAL plan_cache_mode = force_generic_plan;"
-    " SET LOCAL jit = off"
-)
+_BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _CONSTRAINT = "23"
 """The class of PostgreSQL's states for constraints that are broken."""
 _PLACE = re.compile(r"\$(\d+)")
@@ -68,9 +62,15 @@ class Each:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """Changes of different rows, in any order; those without rows are none."""
+    """Changes of different rows, in any order; those without rows are none.
+
+    With a guard all of it is done only if every row that the guard asks for is there, and locked
+    until the end of the transaction. Then the answer is one row, of the number of the transaction;
+    else there is no row, and nothing was changed. PostgreSQL alone has guards.
+    """
 
     changes: Sequence[Each]
+    guard: Each | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +130,24 @@ async def in_transaction(database: Database, steps: Steps[T]) -> T:
     """Run steps as one transaction; errors as of `Database.transaction`, and `CollisionError`."""
     # No transaction is begun through SQLAlchemy: its way to the driver costs more than the work.
     with _passing_errors():
+        if database._lines is not None:
+            async with database._lines.take() as driver:
+                return await _on_its_protocol(driver, _all_of(driver, steps))
         async with database._writer.connect() as conn:
             driver = (await conn.get_raw_connection()).driver_connection
             assert driver is not None
-            if database.dialect == "sqlite":
-                return await _in_its_thread(driver, steps)
-            return await _on_its_protocol(driver, steps)
+            return await _in_its_thread(driver, steps)
+
+
+async def one_by_one(database: Database, steps: Steps[T]) -> T:
+    """Run steps of which each is a transaction by itself; errors as above. On PostgreSQL only.
+
+    What they read may have changed when they write: a `Write` must have a guard.
+    """
+    assert database._lines is not None
+    with _passing_errors():
+        async with database._lines.take() as driver:
+            return await _on_its_protocol(driver, _by(driver, steps))
 
 
 async def _in_its_thread(driver: Any, steps: Steps[T]) -> T:
@@ -155,14 +167,24 @@ async def _hop(driver: Any, work: Callable[..., T], *given: Any) -> T:
     return result
 
 
-async def _on_its_protocol(driver: Any, steps: Steps[T]) -> T:
+async def _all_of(driver: Any, steps: Steps[T]) -> T:
+    """All of a transaction."""
     try:
         await driver.execute(_BEGIN)
         result = await _by(driver, steps)
         await driver.execute("COMMIT")
-    except BaseException as error:
+    except BaseException:
         if not driver.is_closed():
             await asyncio.shield(driver.execute("ROLLBACK"))
+        raise
+    return result
+
+
+async def _on_its_protocol(driver: Any, work: Awaitable[T]) -> T:
+    """Wait for work on a connection, and raise what its errors mean."""
+    try:
+        result = await work
+    except BaseException as error:
         if (getattr(error, "sqlstate", None) or "").startswith(_CONSTRAINT):
             raise CollisionError(str(error)) from error
         if is_passing(error) or isinstance(error, OSError | TimeoutError) or driver.is_closed():
@@ -189,24 +211,51 @@ def _for_postgresql(step: Ask | Write | Mark) -> tuple[str, Sequence[Any]]:
     if isinstance(step, Ask):
         return step.statement["postgresql"], step.asked("postgresql")
     changes = [one for one in step.changes if one.rows]
-    columns = [list(column) for one in changes for column in zip(*one.rows, strict=True)]
-    return _together(tuple(one.statement["postgresql"] for one in changes)), columns
+    guard = step.guard
+    parts = changes if guard is None else [guard, *changes]
+    columns = [list(column) for one in parts for column in zip(*one.rows, strict=True)]
+    texts = tuple(one.statement["postgresql"] for one in parts)
+    if guard is None:
+        return _together(texts), columns
+    return _guarded(texts), [*columns, len(guard.rows)]
 
 
 @lru_cache(1_000)
 def _together(texts: tuple[str, ...]) -> str:
     """Changes as one statement; the parameters of each follow those of the one before."""
+    *others, last = _numbered(texts) or [""]
+    if not others:
+        return last
+    named = ", ".join(f"change_{place} AS ({text})" for place, text in enumerate(others))
+    return f"WITH {named} {last}"
+
+
+@lru_cache(1_000)
+def _guarded(texts: tuple[str, ...]) -> str:
+    """Changes as one statement that does nothing unless the first text finds all of its rows."""
+    guard, *changes = _numbered(texts)
+    # The number of rows is the last parameter.
+    expected = 1 + max(int(found) for text in (guard, *changes) for found in _PLACE.findall(text))
+    named = [
+        f"guard AS MATERIALIZED ({guard})",
+        f"safe AS MATERIALIZED (SELECT count(*) = ${expected}::bigint AS yes FROM guard)",
+    ]
+    for place, text in enumerate(changes):
+        assert "ON CONFLICT" not in text, "a condition has no place behind it"
+        more = "WHERE" if text.startswith("INSERT") else "AND"
+        named.append(f"change_{place} AS ({text} {more} (SELECT yes FROM safe))")
+    return f"WITH {', '.join(named)} SELECT pg_current_xact_id()::xid::text FROM safe WHERE yes"
+
+
+def _numbered(texts: Sequence[str]) -> list[str]:
+    """Statements whose parameters follow those of the one before."""
     numbered: list[str] = []
     offset = 0
     for text in texts:
         places = [int(found) for found in _PLACE.findall(text)]
         numbered.append(_PLACE.sub(lambda m, by=offset: f"${int(m[1]) + by}", text))  # type: ignore[misc]
         offset += max(places)
-    *others, last = numbered or [""]
-    if not others:
-        return last
-    named = ", ".join(f"change_{place} AS ({text})" for place, text in enumerate(others))
-    return f"WITH {named} {last}"
+    return numbered
 
 
 async def on(conn: AsyncConnection, steps: Steps[T]) -> T:

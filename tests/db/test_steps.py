@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from meterline.db.steps import (
     _for_postgresql,
     in_transaction,
     insert,
+    one_by_one,
     update,
 )
 from tests.support.database import opened
@@ -31,6 +33,23 @@ def test_changes_are_one_statement_on_postgresql() -> None:
         " WHERE t.k = w.k"
     )
     assert columns == [["p", "q"], [1, 2], ["new"], ["key"]]
+
+
+def test_a_guard_stands_before_every_change() -> None:
+    guard = Each({"postgresql": "SELECT 1 FROM w($1::text[]) FOR UPDATE"}, [("k",), ("l",)])
+    added = Each(insert("a", {"x": "text"}), [("p",)])
+    moved = Each(update("b", {"z": "text"}, {"k": "text"}), [("new", "key")])
+    statement, parameters = _for_postgresql(Write([added, moved], guard))
+    assert statement == (
+        "WITH guard AS MATERIALIZED (SELECT 1 FROM w($1::text[]) FOR UPDATE),"
+        " safe AS MATERIALIZED (SELECT count(*) = $5::bigint AS yes FROM guard),"
+        " change_0 AS (INSERT INTO a (x) SELECT * FROM unnest($2::text[])"
+        " WHERE (SELECT yes FROM safe)),"
+        " change_1 AS (UPDATE b AS t SET z = w.z FROM unnest($3::text[], $4::text[]) AS w (z, k)"
+        " WHERE t.k = w.k AND (SELECT yes FROM safe))"
+        " SELECT pg_current_xact_id()::xid::text FROM safe WHERE yes"
+    )
+    assert parameters == [["k", "l"], ["p"], ["new"], ["key"], 2]
 
 
 def test_changes_without_rows_are_none() -> None:
@@ -72,6 +91,40 @@ async def test_a_mark_stays_until_anybody_writes(tmp_path: Path) -> None:
         await database.close()
         # A connection that begins anew has seen nothing, and so knows nothing.
         assert await in_transaction(database, _mark()) not in (first, noted, ours, theirs)
+
+
+def _put(value: str, expected: str) -> Steps[Sequence[Row]]:
+    found = "SELECT 1 FROM things WHERE name = ANY($1::text[]) AND value = ANY($2::text[])"
+    guard = Each({"postgresql": f"{found} FOR UPDATE"}, [("it", expected)])
+    change = update("things", {"value": "text"}, {"name": "text"})
+    return (yield Write([Each(change, [(value, "it")])], guard))
+
+
+async def test_what_is_guarded_is_written_if_it_is_as_expected(postgres_url: str) -> None:
+    async with opened(postgres_url) as database:
+        async with database.transaction() as conn:
+            await conn.execute(text("CREATE TABLE things (name TEXT, value TEXT)"))
+            await conn.execute(text("INSERT INTO things VALUES ('it', 'old')"))
+        assert len(await one_by_one(database, _put("new", "old"))) == 1
+        assert len(await one_by_one(database, _put("newer", "old"))) == 0
+        async with database.read() as conn:
+            assert await conn.scalar(text("SELECT value FROM things")) == "new"
+
+
+async def test_who_waits_for_a_change_finds_it(postgres_url: str) -> None:
+    """The guard looks at a row as it is when its lock is there, not as it was when it was asked."""
+    async with opened(postgres_url) as database:
+        async with database.transaction() as conn:
+            await conn.execute(text("CREATE TABLE things (name TEXT, value TEXT)"))
+            await conn.execute(text("INSERT INTO things VALUES ('it', 'old')"))
+        async with database.transaction() as conn:
+            await conn.execute(text("UPDATE things SET value = 'other'"))
+            late = asyncio.create_task(one_by_one(database, _put("new", "old")))
+            await asyncio.sleep(0.3)
+            assert not late.done()
+        assert len(await late) == 0
+        async with database.read() as conn:
+            assert await conn.scalar(text("SELECT value FROM things")) == "other"
 
 
 async def test_postgresql_has_no_marks(postgres_url: str) -> None:

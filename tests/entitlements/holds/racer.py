@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from entitlements.holds import groups, store
 from entitlements.holds.book import Account
+from entitlements.holds.memory import Memory
 from entitlements.holds.model import Place
 from entitlements.holds.service import HoldRequest, HoldService, accepted
 from meterline.db.engine import Database
@@ -61,6 +62,12 @@ def _unlock(database: Database) -> None:
         await asyncio.sleep(0.005)
         return await in_transaction(where, steps)
 
+    def all_of(_: Memory, places: Iterable[Place]) -> list[Place]:
+        return list(places)
+
+    Memory.unknown = all_of  # type: ignore[method-assign,assignment]
+    guard = store._GUARD["postgresql"]
+    store._GUARD = {"postgresql": guard.replace("a.xmin::text = w.v", "w.v IS NOT NULL")}
     lock = store.lock
     readable = {name: text.replace(" FOR UPDATE OF a", "") for name, text in store._LOCK.items()}
     store._LOCK = readable
