@@ -8,24 +8,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from aggregator import rows
 from aggregator.backfill import Backfill
-from aggregator.rows import Missing, Statement
+from aggregator.rows import ONE_BLOCK, Missing, Statement
 from aggregator.scratch import Scratch
 from aggregator.series import Series
 from aggregator.staging import Staged, all_done
 from aggregator.stores.engine import Engine
 from aggregator.stores.state import Plan
-
-# One block an insert: the deduplication token then stands for all of it.
-ONE_BLOCK: dict[str, str | int] = {
-    "async_insert": 0,
-    "max_threads": 1,
-    "max_block_size": 100_000_000,
-    "max_insert_threads": 1,
-    "max_insert_block_size": 100_000_000,
-    "min_insert_block_size_rows": 100_000_000,
-    "min_insert_block_size_bytes": 16 << 30,
-    "deduplicate_blocks_in_dependent_materialized_views": 1,
-}
 
 
 class Applying:

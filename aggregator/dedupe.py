@@ -15,9 +15,17 @@ from rbloom import Bloom
 from aggregator.rows import CONFLICT, DUPLICATE
 
 KEY_DTYPE = np.dtype(
-    [("low", "<u8"), ("high", "<u8"), ("content", "<u8"), ("off", "<u8"), ("idx", "<u4")]
+    [
+        ("low", "<u8"),
+        ("high", "<u8"),
+        ("content", "<u8"),
+        ("off", "<u8"),
+        ("idx", "<u4"),
+        ("inexact", "u1"),
+        ("settles", "u1"),
+    ]
 )
-"""A staged event's key as the engine's RowBinary has it: 128-bit hash, content, place."""
+"""A staged event's key as the engine's RowBinary has it: 128-bit hash, content, place, flags."""
 
 Keys = NDArray[np.void]
 
@@ -51,7 +59,7 @@ def judge(suspects: Keys, stored: Mapping[int, Sequence[int]]) -> list[Verdict]:
     """
     known: dict[int, set[int]] = {}
     verdicts = []
-    for low, high, content, off, idx in sorted(suspects.tolist(), key=lambda key: key[3:]):
+    for low, high, content, off, idx, *_ in sorted(suspects.tolist(), key=_place):
         key = (high << 64) | low
         contents = known.get(key)
         if contents is None:
@@ -62,6 +70,10 @@ def judge(suspects: Keys, stored: Mapping[int, Sequence[int]]) -> list[Verdict]:
             verdicts.append(Verdict(off, idx, CONFLICT))
         contents.add(content)
     return verdicts
+
+
+def _place(key: tuple[int, ...]) -> tuple[int, ...]:
+    return key[3:5]
 
 
 class SeenKeys:

@@ -37,7 +37,8 @@ class SinkOptions:
     """Without progress for so long although events wait, the sink is not ready."""
     trim_log: bool = True
     plans_at_once: int = 2
-    """How many partitions of one process may be at a plan; each keeps its events in memory."""
+    """How many plans one process may be at, each with its events in memory: of as many partitions,
+    or of one and the next of the same."""
     release_seconds: float = 5.0
     """How long a partition that goes to another process may take to finish its plan."""
     redo_within_plans: int = 5_000

@@ -5,8 +5,10 @@ there by one statement each, so that no Python loop runs over events.
 
 Inserts that carry a deduplication token have an ORDER BY, that of their table: the engine makes
 of the token one for each block that the SELECT gives, and without an order those are the blocks of
-the scratch table, which need not be the same the second time. (Nothing is lost by it: what comes
-sorted need not be sorted to be stored.)
+the scratch table, which need not be the same the second time.
+
+Events are sorted when they are staged, once and as one block: then the engine finds the events in
+order, and the points nearly so. Merging blocks of such wide rows costs more than sorting one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,6 +32,18 @@ LOAD_SETTINGS: dict[str, str | int] = {
     "input_format_try_infer_dates": 0,
     "input_format_try_infer_datetimes": 0,
 }
+
+ONE_BLOCK: dict[str, str | int] = {
+    "async_insert": 0,
+    "max_threads": 1,
+    "max_block_size": 100_000_000,
+    "max_insert_threads": 1,
+    "max_insert_block_size": 100_000_000,
+    "min_insert_block_size_rows": 100_000_000,
+    "min_insert_block_size_bytes": 16 << 30,
+    "deduplicate_blocks_in_dependent_materialized_views": 1,
+}
+"""One block an insert: a deduplication token then stands for all of it."""
 
 # A number that the engine's JSON functions, which pass through a double, could change, or that
 # they would spell in another way than `kernel.quantity`: 16 or more digits around a point, an
@@ -56,7 +70,7 @@ class Statement:
     params: dict[str, Any] = field(default_factory=dict)
 
 
-def stage_events(scratch: Scratch, lane: int, first: int, last: int) -> str:
+def stage_events(scratch: Scratch, first: int, last: int) -> str:
     """Spread the loaded records into one row per event, with its key, content and flags.
 
     A log that gives every event an offset may cut records differently each time it is read, so
@@ -74,12 +88,13 @@ SELECT {scratch.part}, place, number, ns, ev.id, ev.source, ev.type, ev.subject,
     sipHash64(ev.type, ev.subject, if(given, toUnixTimestamp64Micro(instant), 0),
               ev.datacontenttype, payload, ev.data_base64, ev._ext),
     match(payload, {{inexact:String}})
-FROM {scratch.records(lane)}
+FROM {scratch.records}
 ARRAY JOIN e AS ev,
     if(empty(offs), arrayEnumerate(e), arrayWithConstant(length(e), toUInt32(1))) AS number,
     arrayResize(offs, length(e), off) AS place,
     arrayResize(ats, length(e), at) AS moment
-WHERE place BETWEEN {first} AND {last}"""
+WHERE place BETWEEN {first} AND {last}
+ORDER BY ns, ev.type, ev.subject, instant, place, number"""
 
 
 class Reads:
@@ -186,15 +201,13 @@ def _stored_where(scratch: Scratch, table: str, verdicts: bool, missing: Missing
     return f" WHERE {' AND '.join(conditions)}" if conditions else ""
 
 
-def stage_points(
-    scratch: Scratch, series: Sequence[Series], verdicts: bool, after: int, through: int
-) -> Statement:
-    """Read the values of counted events at offsets in (after, through], for every series.
+def stage_points(scratch: Scratch, series: Sequence[Series], verdicts: bool) -> Statement:
+    """Read the values of counted events, for every series.
 
     Events that must be read exactly are left out. Values that cannot be used are NULL.
     """
     bind = Binder()
-    counted = f" AND off > {after} AND off <= {through}{counted_sql(scratch, verdicts)}"
+    counted = counted_sql(scratch, verdicts)
     selects = [
         _select_cells(scratch.events, group, bind, _of_type(key, bind) + counted)
         for key, group in _by_type(series)

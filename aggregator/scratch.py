@@ -25,9 +25,6 @@ EVENT_FIELDS = (
 )
 """Members of a canonical event object, as the ingest gateway writes them."""
 
-LANES = 2
-"""How many statements fill the scratch tables side by side: one of them uses one core."""
-
 RECORD_COLUMNS = ("off", "ns", "at", "offs", "ats", "e")
 POINT_COLUMNS = (
     "series", "subject", "time", "part", "off", "idx", "exact", "value", "text", "dims",
@@ -45,18 +42,21 @@ _POINT = (
 
 @dataclass(frozen=True, slots=True)
 class Scratch:
-    """The tables of one worker of a partition."""
+    """A set of tables of one worker of a partition."""
 
     part: int
     epoch: int
+    slot: int = 0
+    """Which set: while one is stored, another one is filled."""
 
-    def records(self, lane: int) -> str:
+    @property
+    def records(self) -> str:
         """The records as they are in the log."""
-        return self._name(f"records{lane}")
+        return self._name("records")
 
     @property
     def events(self) -> str:
-        """A row per event."""
+        """A row per event, in the order that the store keeps."""
         return self._name("events")
 
     @property
@@ -77,20 +77,16 @@ class Scratch:
     @property
     def names(self) -> list[str]:
         """All of them."""
-        lanes = [self.records(lane) for lane in range(LANES)]
-        return [*lanes, self.events, self.suspects, self.verdicts, self.points]
+        return [self.records, self.events, self.suspects, self.verdicts, self.points]
 
     def ddl(self) -> list[str]:
         """The statements that make them, empty."""
         event = ", ".join(f"{name} String" for name in EVENT_FIELDS)
         return [
-            *(
-                _create(
-                    self.records(lane),
-                    "off UInt64, ns String, at Int64, offs Array(UInt64), ats Array(Int64),"
-                    f" e Array(Tuple({event}))",
-                )
-                for lane in range(LANES)
+            _create(
+                self.records,
+                "off UInt64, ns String, at Int64, offs Array(UInt64), ats Array(Int64),"
+                f" e Array(Tuple({event}))",
             ),
             _create(
                 self.events,
@@ -119,7 +115,7 @@ class Scratch:
         ]
 
     def _name(self, kind: str) -> str:
-        return f"{_PREFIX}_{kind}_p{self.part}_e{self.epoch}"
+        return f"{_PREFIX}_{kind}{self.slot or ''}_p{self.part}_e{self.epoch}"
 
 
 @dataclass(frozen=True, slots=True)

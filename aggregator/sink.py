@@ -122,18 +122,18 @@ class Sink:
         workers = [one.worker for one in self._workers.values()]
         ends = [await self._log.end(worker.part) for worker in workers]
         reached = [
-            worker.wait_visible(end, timeout_seconds)
+            worker.progress.wait_visible(end, timeout_seconds)
             for worker, end in zip(workers, ends, strict=True)
         ]
         return all(await asyncio.gather(*reached))
 
     async def reached_until(self) -> datetime:
         """See `LocalSink.reached_until`."""
-        return min([await one.worker.visible_until() for one in self._workers.values()])
+        return min([await one.worker.progress.visible_until() for one in self._workers.values()])
 
     async def status(self) -> Sequence[PartitionStatus]:
         """Where the sink is, by partition, as far as they are this process's."""
-        return [await one.worker.status() for _, one in sorted(self._workers.items())]
+        return [await one.worker.progress.status() for _, one in sorted(self._workers.items())]
 
     async def wait_visible(self, timeout_seconds: float) -> bool:
         """Wait until everything that the log has accepted by now is in the store."""

@@ -4,31 +4,22 @@ import asyncio
 from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
 
 import msgspec
 import numpy as np
 
 from aggregator import rows
 from aggregator.cutting import between, singles
-from aggregator.dedupe import KEY_DTYPE, Keys, SeenKeys, Verdict, judge, repeated
+from aggregator.dedupe import KEY_DTYPE, Keys, Verdict, judge, repeated
 from aggregator.exact import by_type, read_points
 from aggregator.rows import CONFLICT, DUPLICATE
-from aggregator.scratch import (
-    FIND_SCRATCH,
-    LANES,
-    POINT_COLUMNS,
-    RECORD_COLUMNS,
-    Scratch,
-    encoded,
-)
+from aggregator.scratch import FIND_SCRATCH, POINT_COLUMNS, RECORD_COLUMNS, Scratch, encoded
+from aggregator.seen import KnownKeys
 from aggregator.series import Series
-from aggregator.stores.engine import Engine, UnreadableError
+from aggregator.stores.engine import Engine, Settings, UnreadableError
 from meterline.eventlog.port import Record
-from meterline.kernel.usage import Usage
+from meterline.kernel.usage import HOLD_SOURCE, Usage
 
-_WORTH_LANES_BYTES = 1 << 20
-"""With fewer bytes of events, one statement is done sooner than two side by side."""
 _STORED_DTYPE = np.dtype([("low", "<u8"), ("high", "<u8"), ("content", "<u8")])
 
 
@@ -45,6 +36,11 @@ class Staged:
     conflicts: int
 
     @property
+    def settling(self) -> bool:
+        """Whether there are events that settle holds."""
+        return bool(self.keys["settles"].any())
+
+    @property
     def judged(self) -> bool:
         """Whether the verdicts table has rows to heed."""
         return self.duplicates + self.conflicts > 0
@@ -56,18 +52,23 @@ class Staged:
 
 
 class Staging:
-    """The scratch tables of one partition's worker."""
+    """A set of scratch tables of one partition's worker."""
 
-    def __init__(self, engine: Engine, part: int, seen: SeenKeys) -> None:
+    def __init__(self, engine: Engine, part: int, known: KnownKeys, slot: int = 0) -> None:
         self._engine = engine
         self._part = part
-        self.seen = seen
-        self.scratch = Scratch(part, 0)
-        self._lanes = LANES
+        self._known = known
+        self._slot = slot
+        self.scratch = Scratch(part, 0, slot)
+        self._keys: Keys | None = None
+        self._inexact = False
+        self._filled = set[str]()
+        self._points: tuple[tuple[int, ...], bool, int] | None = None
 
     async def create(self, epoch: int) -> None:
         """Make the tables, empty, and drop those of the workers before."""
-        self.scratch = Scratch(self._part, epoch)
+        self.scratch = Scratch(self._part, epoch, self._slot)
+        self._filled.clear()
         names = [row[0] for row in await self._engine.query(FIND_SCRATCH)]
         for name in self.scratch.older(names):
             await self._engine.execute(f"DROP TABLE IF EXISTS {name} SYNC")
@@ -84,30 +85,42 @@ class Staging:
 
         Nothing else is in it then. Raises `UnreadableError` when the engine cannot read them.
         """
-        for table in self.scratch.names:
-            await self._engine.execute(f"TRUNCATE TABLE {table}")
-        self._lanes = _lanes_for(records)
+        self._keys = self._points = None
+        await self._empty(*self.scratch.names)
         if not records:
             return
-        await all_done(
-            *(
-                self._load(lane, chosen, first, last)
-                for lane, chosen in enumerate(_shares(records, self._lanes))
-                if chosen
-            )
-        )
-
-    async def _load(self, lane: int, records: Sequence[Record], first: int, last: int) -> None:
-        await self._engine.load(
-            self.scratch.records(lane),
+        await self._load(
+            self.scratch.records,
             RECORD_COLUMNS,
             "JSONCompactEachRow",
             await asyncio.to_thread(_record_rows, records),
             rows.LOAD_SETTINGS,
         )
+        self._filled.add(self.scratch.events)
         await self._engine.execute(
-            rows.stage_events(self.scratch, lane, first, last), {"inexact": rows.INEXACT_PATTERN}
+            rows.stage_events(self.scratch, first, last),
+            {"inexact": rows.INEXACT_PATTERN},
+            rows.ONE_BLOCK,
         )
+        # As large as the events, and of no more use.
+        await self._empty(self.scratch.records)
+
+    async def _load(
+        self,
+        table: str,
+        columns: Sequence[str],
+        fmt: str,
+        body: bytes,
+        settings: Settings | None = None,
+    ) -> None:
+        self._filled.add(table)
+        await self._engine.load(table, columns, fmt, body, settings)
+
+    async def _empty(self, *tables: str) -> None:
+        for table in tables:
+            if table in self._filled:
+                await self._engine.execute(f"TRUNCATE TABLE {table}")
+                self._filled.remove(table)
 
     async def poison(
         self, records: Sequence[Record], first: int, last: int
@@ -136,18 +149,14 @@ class Staging:
             return str(error)
         return None
 
-    async def check(self, staged: Staged, source: str) -> int:
+    async def check(self, staged: Staged) -> None:
         """Raises `ScratchLostError` when the tables do not hold what was judged any more.
 
         They are in the memory of the engine: after a restart of it they are empty, and inserts
-        from them store nothing, without an error. Answers how many events are from a source.
+        from them store nothing, without an error.
         """
-        found = await self._engine.query(
-            f"SELECT count(), countIf(source = {{source:String}}) FROM {self.scratch.events}",
-            {"source": source},
-        )
+        found = await self._engine.query(f"SELECT count() FROM {self.scratch.events}")
         self._compare(found[0][0], len(staged.keys))
-        return int(found[0][1])
 
     def _compare(self, found: int, expected: int) -> None:
         if found != expected:
@@ -163,10 +172,7 @@ class Staging:
 
         There must be as many as `expected`.
         """
-        raw = await self._engine.fetch(
-            f"SELECT h, content, off, idx FROM {self.scratch.events}", "RowBinary"
-        )
-        keys: Keys = np.frombuffer(raw, dtype=KEY_DTYPE)
+        keys = await self.keys() if self._keys is None else self._keys
         self._compare(len(keys), expected)
         suspects = await asyncio.to_thread(self._suspects, keys)
         verdicts = judge(suspects, await self._stored(suspects, first)) if len(suspects) else []
@@ -175,14 +181,26 @@ class Staging:
         kinds = [verdict.verdict for verdict in verdicts]
         return Staged(keys, kinds.count(DUPLICATE), kinds.count(CONFLICT))
 
+    async def keys(self) -> Keys:
+        """The keys of the staged events."""
+        raw = await self._engine.fetch(
+            "SELECT h, content, off, idx, inexact, source = {source:String}"
+            f" FROM {self.scratch.events}",
+            "RowBinary",
+            {"source": HOLD_SOURCE},
+        )
+        self._keys = np.frombuffer(raw, dtype=KEY_DTYPE)
+        self._inexact = bool(self._keys["inexact"].any())
+        return self._keys
+
     def _suspects(self, keys: Keys) -> Keys:
-        doubtful = repeated(keys) | self.seen.maybe_seen(keys["low"])
+        doubtful = repeated(keys) | self._known.seen.maybe_seen(keys["low"])
         suspects: Keys = keys[doubtful]
         return suspects
 
     async def _stored(self, suspects: Keys, first: int) -> dict[int, list[int]]:
         # A plan that is applied again finds keys of its own first try: those do not count.
-        await self._engine.load(
+        await self._load(
             self.scratch.suspects,
             ("h",),
             "RowBinary",
@@ -199,29 +217,34 @@ class Staging:
         return found
 
     async def _save(self, verdicts: Sequence[Verdict]) -> None:
-        await self._engine.load(
+        await self._load(
             self.scratch.verdicts,
             ("off", "idx", "verdict"),
             "JSONCompactEachRow",
             encoded((one.off, one.idx, one.verdict) for one in verdicts),
         )
 
-    async def read_points(
-        self, series: Sequence[Series], judged: bool, first: int, last: int
-    ) -> int:
+    async def read_points(self, series: Sequence[Series], judged: bool) -> int:
         """Stage the points of every series; returns how many values could not be used.
 
-        The events are those at offsets `first` to `last`.
+        `judged`: whether there are verdicts to heed. What is staged already is not staged again.
         """
-        if not series:
-            return 0
+        wanted = (tuple(one.id for one in series), judged)
+        if self._points is not None and self._points[:2] == wanted:
+            return self._points[2]
+        self._points = None
+        await self._empty(self.scratch.points)
+        faults = await self._read_points(series, judged) if series else 0
+        self._points = (*wanted, faults)
+        return faults
+
+    async def _read_points(self, series: Sequence[Series], judged: bool) -> int:
+        self._filled.add(self.scratch.points)
         for some in rows.in_statements(series):
-            statements = [
-                rows.stage_points(self.scratch, some, judged, after, through)
-                for after, through in _ranges(first, last, self._lanes)
-            ]
-            await all_done(*(self._engine.execute(one.sql, one.params) for one in statements))
-        await self._read_exactly(series, judged)
+            statement = rows.stage_points(self.scratch, some, judged)
+            await self._engine.execute(statement.sql, statement.params, rows.ONE_BLOCK)
+        if self._inexact:
+            await self._read_exactly(series, judged)
         found = await self._engine.query(
             f"SELECT countIf(value IS NULL) FROM {self.scratch.points}"
         )
@@ -271,9 +294,7 @@ class Staging:
         ]
         if lines:
             columns = (*POINT_COLUMNS, "reason")
-            await self._engine.load(
-                self.scratch.points, columns, "JSONCompactEachRow", encoded(lines)
-            )
+            await self._load(self.scratch.points, columns, "JSONCompactEachRow", encoded(lines))
 
 
 async def all_done(*jobs: Awaitable[object]) -> None:
@@ -286,39 +307,17 @@ async def all_done(*jobs: Awaitable[object]) -> None:
             raise result
 
 
-def _lanes_for(records: Sequence[Record]) -> int:
-    """How many lanes are worth it.
-
-    The engine takes some 10 ms of CPU to understand a statement, however few rows it is about.
-    """
-    return LANES if sum(len(record.events) for record in records) >= _WORTH_LANES_BYTES else 1
-
-
-def _shares(records: Sequence[Record], lanes: int) -> list[Sequence[Record]]:
-    """The records in parts of about the same size, one for each lane."""
-    sizes = np.cumsum([len(record.events) for record in records])
-    cuts = np.searchsorted(sizes, [sizes[-1] * lane // lanes for lane in range(1, lanes)])
-    bounds = [0, *cuts.tolist(), len(records)]
-    return [records[start:end] for start, end in pairwise(bounds)]
-
-
-def _ranges(first: int, last: int, lanes: int) -> list[tuple[int, int]]:
-    """Offsets `first` to `last` in as many ranges (after, through] as there are lanes."""
-    bounds = [first - 1 + (last - first + 1) * lane // lanes for lane in range(lanes + 1)]
-    return [(after, through) for after, through in pairwise(bounds) if after < through]
-
-
 def _record_rows(records: Sequence[Record]) -> bytes:
-    return b"\n".join(map(_record_row, records))
+    # Joined once: the events are many megabytes.
+    return b"".join(part for record in records for part in _record_row(record))
 
 
-def _record_row(record: Record) -> bytes:
+def _record_row(record: Record) -> Sequence[bytes]:
     namespace = msgspec.json.encode(record.namespace)
     at = round(record.ingested_at.timestamp() * 1000)
     offsets, moments = b"[]", b"[]"
     if record.places is not None:
         offsets = msgspec.json.encode(record.places.offsets)
         moments = msgspec.json.encode(record.places.ingested_at_ms)
-    return b"[%d,%b,%d,%b,%b,%b]" % (
-        record.offset, namespace, at, offsets, moments, record.events,
-    )  # fmt: skip
+    head = b"[%d,%b,%d,%b,%b," % (record.offset, namespace, at, offsets, moments)
+    return head, record.events, b"]\n"

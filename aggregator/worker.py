@@ -14,11 +14,12 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from aggregator.ahead import ReadingAhead
+from aggregator.ahead import Staged as StagedAhead
 from aggregator.applying import Applying
 from aggregator.cutting import between, events_between, last_ingested, without
 from aggregator.parts import (
@@ -30,6 +31,7 @@ from aggregator.parts import (
     Step,
     no_step,
 )
+from aggregator.progress import Progress
 from aggregator.seen import KnownKeys
 from aggregator.series import Series
 from aggregator.staging import Staged, Staging
@@ -65,16 +67,15 @@ class PartitionSink:
         self._options = parts.options
         self._on_step = on_step
         self._keys = KnownKeys(parts.engine, part, parts.options.retry_seconds)
-        self._staging = Staging(parts.engine, part, self._keys.seen)
+        self._staging = Staging(parts.engine, part, self._keys)
+        spare = Staging(parts.engine, part, self._keys, slot=1)
+        self._ahead = ReadingAhead(part, parts, spare, on_step)
         self._applying = Applying(parts.engine, part, on_step)
         self._plan: Plan | None = None
+        self._loaded = False
         self._epoch: int | None = None
         self._last_epoch = -1
-        self._moved = asyncio.Condition()
-        self._oldest: datetime | None = None
-        self._progress_at = parts.clock()
-        self._last_error: str | None = None
-        self.position = 0
+        self.progress = Progress(part, parts.log, parts.clock, parts.options)
         self.idle = False
         """Whether it only waits for events."""
 
@@ -94,26 +95,27 @@ class PartitionSink:
         if taken.epoch != self._last_epoch + 1:
             # Others were here, or this process is new to it. What the worker before stores even
             # later is of the plan that it left, which is applied again here.
-            self._staging.seen = await self._keys.anew()
+            await self._keys.anew()
         self._epoch = self._last_epoch = taken.epoch
         self._plan = taken.plan
-        self.position = taken.position
-        await self._notify()
+        await self.progress.move(taken.position)
         end = await self._log.end(self.part)
-        if end < self.position:
+        if end < taken.position:
             # New events at offsets that are behind the position would never be read.
-            log.warning("the event log is behind the store", end=end, position=self.position)
-            await self._log.skip(self.part, self.position)
+            log.warning("the event log is behind the store", end=end, position=taken.position)
+            await self._log.skip(self.part, taken.position)
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Apply plans until `stopping` is set. Failures are retried for ever, with back-off."""
         try:
             await self._run(stopping)
         finally:
+            await self._ahead.drop()
             await self._keys.close()
             if stopping.is_set() and self._epoch is not None:
                 with suppress(Exception):
                     await self._staging.drop()
+                    await self._ahead.drop_tables()
 
     async def _run(self, stopping: asyncio.Event) -> None:
         delay = self._options.retry_seconds
@@ -123,21 +125,23 @@ class PartitionSink:
                     await self.take()
                 await self.run_once(stopping)
                 delay = self._options.retry_seconds
-                self._last_error = None
+                self.progress.last_error = None
             except FencedError as error:
+                await self._ahead.drop()
                 await self._let_go(stopping, error)
             except Exception as error:
+                await self._ahead.drop()
                 # What failed may have been the answer to a commit, and not the commit: so the
                 # partition is taken anew, which says how far it is.
                 self._epoch = None
-                self._last_error = f"{type(error).__name__}: {error}"[:500]
+                self.progress.last_error = f"{type(error).__name__}: {error}"[:500]
                 self._parts.metrics.failures.inc()
                 # What is away says so itself; anything else is worth its traceback.
                 tell = log.warning if isinstance(error, UnavailableError) else log.exception
                 tell(
                     "a plan failed and will be tried again",
                     partition=self.part,
-                    reason=self._last_error,
+                    reason=self.progress.last_error,
                 )
                 await _wait(stopping, delay)
                 delay = min(2 * delay, 30.0)
@@ -147,55 +151,62 @@ class PartitionSink:
         back, but not before it has had its time, and not while there is nothing to do. What we
         read ahead is no reason: a log that cannot be reached gave the partition away, maybe."""
         self._epoch, self._plan = None, None
-        self._last_error = str(error)
+        self.progress.last_error = str(error)
         log.warning("lost a partition to another worker", partition=self.part)
         await _wait(stopping, self._options.release_seconds)
         while not stopping.is_set():
             with suppress(Exception):
                 async with self._database.read() as conn:
-                    self.position = (await state.load_positions(conn)).get(self.part, 0)
+                    position = (await state.load_positions(conn)).get(self.part, 0)
+                self.progress.position = position
                 end = await self._log.end(self.part)
-                if end > self.position and await self._log.wait(self.part, self.position, 0.5):
+                if end > position and await self._log.wait(self.part, position, 0.5):
                     return
             await _wait(stopping, self._options.release_seconds)
 
     async def run_once(self, stopping: asyncio.Event) -> None:
         """Wait for records and apply one plan of them; returns at once when stopping."""
-        if self._plan is None and not await self._wait_for_records(stopping):
+        ready = await self._ahead.ready()
+        if self._plan is None and not ready and not await self._wait_for_records(stopping):
             return
-        async with self._parts.plans:
+        async with self._ahead.turn() as ahead:
             if stopping.is_set() and self._plan is None:
                 return
-            plan, records = await self._next_plan()
+            plan, records = await self._next_plan(ahead)
             if plan is not None:
                 await self._apply(plan, records)
 
     async def _wait_for_records(self, stopping: asyncio.Event) -> bool:
         self.idle = True
         try:
-            found = await self._log.wait(self.part, self.position, 0.5)
+            found = await self._log.wait(self.part, self._position, 0.5)
         finally:
             self.idle = False
         if not found:
-            self._oldest = None
-            self._progress_at = self._clock()
+            self.progress.rests()
             return False
-        if await self._log.count(self.part, self.position) >= self._options.max_plan_events:
+        if await self._log.count(self.part, self._position) >= self._options.max_plan_events:
             return True
         # A clock that was set back must not make it wait until the old time comes again.
-        elapsed = max(0.0, (self._clock() - self._progress_at).total_seconds())
+        elapsed = max(0.0, (self._clock() - self.progress.at).total_seconds())
         if elapsed < self._options.linger_seconds:
             await _wait(stopping, self._options.linger_seconds - elapsed)
         return True
 
-    async def _next_plan(self) -> tuple[Plan | None, Sequence[Record]]:
+    async def _next_plan(self, ahead: StagedAhead | None) -> tuple[Plan | None, Sequence[Record]]:
         """The plan that was left over, or a new one over what waits in the log."""
+        self._loaded = False
         if self._plan is not None:
             return await self._again(self._plan)
-        records = await self._log.read(self.part, self.position, self._options.max_plan_events)
+        if ahead is not None and ahead.after == self._position:
+            self._staging = self._ahead.swap(self._staging)
+            self._loaded = True
+            records = ahead.records
+        else:
+            records = await self._log.read(self.part, self._position, self._options.max_plan_events)
         if not records:
             return None, ()
-        self._oldest = records[0].ingested_at
+        self.progress.begins(records[0].ingested_at)
         await self._on_step("read")
         plan = Plan(
             part=self.part,
@@ -237,14 +248,15 @@ class PartitionSink:
         started = self._clock()
         plan, staged = await self._stage(plan, records)
         series = await self._parts.registry.named(plan.series)
-        faults = await self._staging.read_points(series, staged.judged, plan.first, plan.last)
+        faults = await self._staging.read_points(series, staged.judged)
         if plan.slow:
             await self._finish_slowly(plan, records, series, staged, faults)
         else:
+            await self._ahead.begin(plan.last, series, self._mine)
             await self._applying.insert(plan, self._staging.scratch, series, staged, faults)
-            settling = await self._before_commit(staged)
+            await self._before_commit(staged)
             async with self._database.transaction() as conn:
-                await self._commit(conn, plan, records, series, staged, faults, settling)
+                await self._commit(conn, plan, records, series, staged, faults)
         await self._on_step("committed")
         await self._advance(plan)
         self._parts.metrics.applied(
@@ -279,16 +291,15 @@ class PartitionSink:
                 plan, self._staging.scratch, series, staged, faults, registry.backfill
             )
             await held.during(mutex.during(work))
-            settling = await self._before_commit(staged)
+            await self._before_commit(staged)
             async with held.transaction() as conn:
-                await self._commit(conn, plan, records, series, staged, faults, settling)
+                await self._commit(conn, plan, records, series, staged, faults)
 
-    async def _before_commit(self, staged: Staged) -> int:
-        """Make sure that what was inserted was whole; answers how many events settle holds."""
-        settling = await self._staging.check(staged, HOLD_SOURCE)
+    async def _before_commit(self, staged: Staged) -> None:
+        """Make sure that what was inserted was whole."""
+        await self._staging.check(staged)
         # A key that was stored must never seem new, whatever fails from here.
-        await asyncio.to_thread(self._staging.seen.add, staged.keys["low"])
-        return settling
+        await asyncio.to_thread(self._keys.seen.add, staged.keys["low"])
 
     async def _commit(
         self,
@@ -298,7 +309,6 @@ class PartitionSink:
         series: Sequence[Series],
         staged: Staged,
         faults: int,
-        settling: int,
     ) -> None:
         """Move the position past the plan, and tell the follower, in one transaction."""
         follower = self._parts.follower
@@ -310,7 +320,7 @@ class PartitionSink:
         if wanted:
             usages = await self._staging.usages(wanted, plan.planned_at)
             await follower.apply(conn, usages)
-        if settling:
+        if staged.settling:
             await follower.settled(conn, await self._staging.settled(HOLD_SOURCE, staged.judged))
         if faults:
             await follower.rejected(conn, lambda: self._applying.faults(plan, series))
@@ -321,7 +331,8 @@ class PartitionSink:
             plan = await self._set_aside(plan, unusable)
         kept = without(records, plan.skipped)
         try:
-            await self._staging.load(kept, plan.first, plan.last)
+            if not self._loaded:
+                await self._staging.load(kept, plan.first, plan.last)
         except UnreadableError:
             bad = await self._staging.poison(kept, plan.first, plan.last)
             plan = await self._set_aside(plan, bad)
@@ -351,48 +362,17 @@ class PartitionSink:
 
     async def _advance(self, plan: Plan) -> None:
         self._plan = None
-        self.position = plan.last
-        self._progress_at = self._clock()
-        await self._notify()
+        self.progress.at = self._clock()
+        await self.progress.move(plan.last)
 
-    async def _notify(self) -> None:
-        async with self._moved:
-            self._moved.notify_all()
+    @property
+    def _position(self) -> int:
+        return self.progress.position
 
     @property
     def _mine(self) -> int:
         assert self._epoch is not None
         return self._epoch
-
-    async def wait_visible(self, offset: int, timeout_seconds: float) -> bool:
-        """Wait until everything up to `offset` is in the store. False when the time ran out."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_seconds), self._moved:
-                await self._moved.wait_for(lambda: self.position >= offset)
-        return self.position >= offset
-
-    async def visible_until(self) -> datetime:
-        """Every event that was acknowledged before this instant is in the store."""
-        now = self._clock()
-        if await self._log.end(self.part) <= self.position:
-            return now
-        return min(self._oldest or self._progress_at, now)
-
-    async def status(self) -> PartitionStatus:
-        """Where this partition's sink is."""
-        end = await self._log.end(self.part)
-        now = self._clock()
-        behind = end > self.position
-        lag = (now - self._oldest).total_seconds() if behind and self._oldest else 0.0
-        idle = (now - self._progress_at).total_seconds()
-        return PartitionStatus(
-            self.part,
-            self.position,
-            end,
-            lag,
-            behind and idle > self._options.stalled_after_seconds,
-            self._last_error,
-        )
 
 
 def _offsets(record: Record) -> Sequence[int]:

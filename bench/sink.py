@@ -72,6 +72,7 @@ class Run:
     cpu: Mapping[str, float]
     peak: Mapping[str, float]
     partitions: Sequence[frozenset[str]]
+    plans: int
 
     @property
     def rate(self) -> float:
@@ -96,6 +97,10 @@ class Watch:
         """Events that are committed, of all partitions."""
         statement = "SELECT coalesce(sum(position), 0) FROM sink_partitions"
         return int(self._runner.run(self._connection.fetchval(statement)))
+
+    def plans(self) -> int:
+        """How many steps it took to store them: each costs something, whatever is in it."""
+        return int(self._runner.run(self._connection.fetchval("SELECT plans FROM sink_state")))
 
     def until(self, wanted: int, processes: Sequence[ClusterProcess]) -> tuple[int, float, float]:
         """Wait for all; what was stored at the first look that saw some, then, and now."""
@@ -174,13 +179,14 @@ def _run(
     meter = CpuMeter(pids)
     with closing(Watch(cluster)) as watch:
         first, first_at, done = watch.until(events, processes)
+        plans = watch.plans()
     used = meter.used()
     shares = [
         frozenset(name for name, _ in one.metric("meterline_sink_lag_events").items())
         for one in processes
     ]
     peaks = {name: peak_mib(pid) for name, pid in pids.items()}
-    return Run(events, done - first_at, events - first, done - ready, used, peaks, shares)
+    return Run(events, done - first_at, events - first, done - ready, used, peaks, shares, plans)
 
 
 def _check(client: httpx.Client, expected: int) -> None:
@@ -195,7 +201,8 @@ def show(name: str, run: Run) -> None:
     """A row of the table, and what it is made of below."""
     used = sum(run.cpu.values())
     print(f"| {name} | {run.rate:,.0f} events/s | {run.events / run.whole_seconds:,.0f} events/s |"
-          f" {1e6 * used / run.events:.1f} µs | {load_average()} |", flush=True)  # fmt: skip
+          f" {1e6 * used / run.events:.1f} µs | {run.events // max(1, run.plans):,} |"
+          f" {load_average()} |", flush=True)  # fmt: skip
 
 
 def details(runs: Mapping[str, Run]) -> None:
@@ -232,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{options.events:,} events of {size:.0f} bytes, {options.partitions} partitions,"
               f" {options.meters} meters\n")  # fmt: skip
         print("| | first to last event | from the ready process | CPU of all, an event |", end="")
-        print(" load 1, 5, 15 min |\n|---|---|---|---|---|")
+        print(" events a plan | load 1, 5, 15 min |\n|---|---|---|---|---|---|")
         runs = {}
         if "one" in options.only:
             runs["one sink"] = run_sinks(servers, topic, options, sinks=1, label="one")

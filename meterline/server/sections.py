@@ -97,7 +97,9 @@ class SinkSettings(Section):
         30.0, description="Not ready when events wait and none was stored for this long."
     )
     plans_at_once: Positive = Field(
-        2, description="Partitions of one process that store a step at a time, each in memory."
+        2,
+        description="Steps that one process is at, each in memory: of as many partitions, or of one"
+        " and its next.",
     )
     release_seconds: Seconds = Field(
         5.0, description="How long a partition that another process takes over may finish its step."

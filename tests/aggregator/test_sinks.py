@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from aggregator.applying import ONE_BLOCK
-from aggregator.rows import insert_keys
+from aggregator.rows import ONE_BLOCK, insert_keys
 from aggregator.scratch import Scratch
 from aggregator.staging import Staging
 from aggregator.stores import state
@@ -206,7 +205,9 @@ async def test_without_fencing_it_counts_twice(
         await on.settle()
         stop.released.set()
         worker = on.sinks[0]._workers[0].worker
-        await until(lambda: worker._last_error or worker.position, "the first sink went on")
+        await until(
+            lambda: worker.progress.last_error or worker.progress.position, "the first sink went on"
+        )
         doubled = on.follower.counts[2] != 40 or not await right(on, 40)
         assert doubled is not fenced
 
@@ -268,7 +269,7 @@ async def test_a_plan_is_done_again_after_its_tokens_are_forgotten(
         for start in range(0, 60, 5):
             await log.send(others[start : start + 5])
             worker, end = on.sinks[1]._workers[1].worker, await log.readers[1].end(1)
-            assert await worker.wait_visible(end, 30)
+            assert await worker.progress.wait_visible(end, 30)
         await log.readers[1].tell(frozenset({0, 1}))
         await on.settle()
         stop.released.set()
