@@ -24,15 +24,26 @@ def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
 
 
 @pytest.fixture(scope="session")
-def deployment(
-    backends: Backends, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Deployment]:
+def surviving(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     with deployed(backends, tmp_path_factory.mktemp("deployment"), "faults") as running:
         yield running
 
 
+@pytest.fixture
+def deployment(surviving: Deployment) -> Deployment:
+    """The one for faults that it survives; whatever an earlier test left dead runs again."""
+    surviving.mend()
+    return surviving
+
+
 @pytest.fixture(scope="session")
-def broken(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """A deployment for controls: what it stores is wrong, as it shall be."""
+def corrupted(backends: Backends, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     with deployed(backends, tmp_path_factory.mktemp("broken"), "broken") as running:
         yield running
+
+
+@pytest.fixture
+def broken(corrupted: Deployment) -> Deployment:
+    """A deployment for controls: what it stores is wrong, as it shall be."""
+    corrupted.mend()
+    return corrupted

@@ -45,6 +45,7 @@ SETTINGS = {
         "kafka.delivery_timeout_seconds": "2",
     }
 )
+_SINKS = 2
 MOST_MIB = {"ingest": 350, "sink": 500, "api": 400}
 """The most memory that a process may ever have had, by role."""
 
@@ -96,6 +97,12 @@ class Deployment:
                 raise
             traffic.finish()
         print(f"{run}: {len(traffic.sent)} events, answers {dict(traffic.answers)}")
+
+    def mend(self) -> None:
+        """Start what a test that failed half-way has left dead."""
+        for one in (*self.gateways, *self.sinks[:_SINKS], self.api):
+            if not one.is_running:
+                respawn(one).wait_ready()
 
     def wrong(self, traffic: Traffic) -> list[str]:
         """What is wrong with the events of a run, once all of them should be counted."""
@@ -149,7 +156,13 @@ def deployed(
     store = backends.bridge.options(name)
     database = backends.postgres.create_database(empty=True)
     cluster = Cluster(
-        folder, backends.broker.bootstrap, store, database, gateways=2, settings=SETTINGS
+        folder,
+        backends.broker.bootstrap,
+        store,
+        database,
+        gateways=2,
+        sinks=_SINKS,
+        settings=SETTINGS,
     )
     with cluster:
         deployment = Deployment(backends, cluster)

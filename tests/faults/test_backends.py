@@ -138,7 +138,8 @@ def test_the_store_is_away(deployment: Deployment, how: str) -> None:
                 wait_not_ready(one, "store")
             # They get on with it, and so do checks of what is known.
             traffic.wait_acknowledged(20)
-            assert [one.readiness()[0] for one in deployment.gateways] == [200, 200]
+            for gateway in deployment.gateways:
+                gateway.wait_ready(30.0)
             assert check_status(deployment, traffic) == 200
             for sink in deployment.sinks:
                 wait_not_ready(sink, "sink", "store")
