@@ -78,11 +78,15 @@ _GUARD = {
     f" AS w(n, s, f, v) JOIN hold_accounts AS a ON {_AT.format('a')} AND a.xmin::text = w.v"
     " ORDER BY a.namespace, a.subject, a.feature_key FOR UPDATE OF a"
 }
-_UNSETTLED_OF = (
-    "SELECT h.namespace, h.id, h.subject, h.feature_key, h.confirmed FROM {} holds AS h"
-    " ON h.namespace = w.n AND h.id = w.i AND h.state = 'confirmed' AND NOT h.settled"
+_SETTLED = "namespace, id, subject, feature_key, confirmed"
+_UNSETTLED = _both(
+    # All of it in one statement, which needs no look at the others: SQLite has no row locks.
+    "UPDATE holds SET settled = 1, outbox = NULL FROM (SELECT json_extract(value, '$[0]') AS n,"
+    " json_extract(value, '$[1]') AS i FROM json_each(?)) AS w WHERE namespace = w.n AND id = w.i"
+    f" AND state = 'confirmed' AND NOT settled RETURNING {_SETTLED}",
+    f"SELECT {_SETTLED} FROM {_ARRAY_IDS} holds AS h ON h.namespace = w.n AND h.id = w.i"
+    " AND h.state = 'confirmed' AND NOT h.settled",
 )
-_UNSETTLED = _both(_UNSETTLED_OF.format(_JSON_IDS), _UNSETTLED_OF.format(_ARRAY_IDS))
 
 
 _PLACE = {"namespace": "text", "subject": "text", "feature_key": "text"}
@@ -121,7 +125,7 @@ _NEXT = plain(
     "SELECT min(expires_at) FROM holds WHERE namespace = ? AND subject = ? AND feature_key = ?"
     " AND state = 'open' AND expires_at > ?"
 )
-_SETTLE = update("holds", {"settled": "bool", "outbox": "text"}, _ID)
+_SETTLE = {"postgresql": update("holds", {"settled": "bool", "outbox": "text"}, _ID)["postgresql"]}
 _SETTLE_ACCOUNT = update("hold_accounts", {"pending": "text"}, _PLACE)
 
 
@@ -250,6 +254,7 @@ def _settle(events: Sequence[tuple[str, str]]) -> Steps[None]:
         pending[place] = ROOM.subtract(pending[place], Decimal(row[4] or 0))
     keys = sorted((row[0], row[1]) for row in found)
     moved = [(format_number(amount), *place) for place, amount in sorted(pending.items())]
+    # The rows of holds after the accounts, as everybody has it.
     settled = Each(_SETTLE, [(True, None, *key) for key in keys])
     yield Write([settled, Each(_SETTLE_ACCOUNT, moved)])
 

@@ -182,6 +182,8 @@ def _sqlite_engines(url: URL, limits: DatabaseLimits) -> tuple[AsyncEngine, Asyn
         # Pages that change again and again are copied back together: a checkpoint makes a commit
         # wait, and with the usual 1000 pages (4 MiB) there would be several in a second.
         "PRAGMA wal_autocheckpoint=4000",
+        # In KiB. With the usual 2 MiB it would read the same pages of its indexes again and again.
+        "PRAGMA cache_size=-32768",
     )
     _prepare(reader, "BEGIN", "PRAGMA query_only=ON")
     return writer, reader

@@ -53,7 +53,8 @@ class Each:
     """A change, for each row of parameters.
 
     SQLite runs the statement once for each row. PostgreSQL, for which every statement is a
-    journey, runs it once: a parameter is the array of a column.
+    journey, runs it once: a parameter is the array of a column. A change that SQLite has made
+    already has no statement for it.
     """
 
     statement: Texts
@@ -306,7 +307,8 @@ def _through(conn: sqlite3.Connection, steps: Steps[T]) -> T:
                 continue
             answer = ()
             for change in step.changes:
-                conn.executemany(change.statement["sqlite"], change.rows)
+                if "sqlite" in change.statement:
+                    conn.executemany(change.statement["sqlite"], change.rows)
     except StopIteration as end:
         result: T = end.value
         return result
