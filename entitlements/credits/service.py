@@ -97,10 +97,31 @@ class CreditService:
         return self._means.limits.max_subject_length
 
     async def ensure(self, namespace: str, subject: str) -> Place:
-        """The subject's balance of credits, made when there is none."""
+        """The subject's balance of credits, made when there is none, with its history begun.
+
+        So what a plan has granted comes before what is used of it, though nobody has looked yet.
+        """
         place = check_place(Place(namespace, subject, CREDITS))
         if (namespace, subject) in self._ensured:
             return place
+        await self._make(place)
+        async with self._means.database.read() as conn:
+            begun = await store.entered_until(conn, place)
+        if not begun:
+            try:
+                await self.balance(namespace, subject)
+            except (NotFoundError, UnavailableError):
+                return place  # It begins when there is a balance, and it is known.
+        self._remember(namespace, subject)
+        return place
+
+    def _remember(self, namespace: str, subject: str) -> None:
+        if len(self._ensured) >= _MOST_ENSURED:
+            self._ensured.clear()
+        self._ensured.add((namespace, subject))
+
+    async def _make(self, place: Place) -> None:
+        namespace, subject, _ = place
         await self._builtins.ensure(namespace)
         async with self._means.database.read() as conn:
             there = await entitlement_store.active(conn, *place) is not None
@@ -111,23 +132,23 @@ class CreditService:
                 async with self._means.database.read() as conn:
                     if await entitlement_store.active(conn, *place) is None:
                         raise
-        if len(self._ensured) >= _MOST_ENSURED:
-            self._ensured.clear()
-        self._ensured.add((namespace, subject))
-        return place
 
     async def grant(
         self, namespace: str, subject: str, wanted: CreditGrant, grant_id: str | None = None
     ) -> tuple[IssuedGrant, CreditBalance]:
         """Give credits. With an id it is done once, however often it is asked for."""
-        place = await self.ensure(namespace, subject)
+        place = check_place(Place(namespace, subject, CREDITS))
+        if (namespace, subject) not in self._ensured:
+            await self._make(place)
         try:
             issued = await self._issue(place, wanted, grant_id)
         except NotFoundError:
             # It was there a while ago, and has been deleted since.
             self._ensured.discard((namespace, subject))
             issued = await self._issue(await self.ensure(namespace, subject), wanted, grant_id)
-        return issued, await self.balance(namespace, subject)
+        balance = await self.balance(namespace, subject)
+        self._remember(namespace, subject)
+        return issued, balance
 
     async def _issue(self, place: Place, wanted: CreditGrant, grant_id: str | None) -> IssuedGrant:
         means = self._means

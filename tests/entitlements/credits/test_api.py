@@ -7,8 +7,9 @@ from typing import Any
 import pytest_asyncio
 
 from entitlements.balance.exact import total
+from entitlements.credits.service import credits_entitlement
 from meterline.db.engine import Database
-from tests.support.holding import HeldHttp, holding_http
+from tests.support.holding import NAMESPACE, HeldHttp, holding_http
 
 CREDITS = "/subjects/ann/credits"
 START = {
@@ -111,6 +112,19 @@ async def test_a_transaction_is_completed(api: HeldHttp) -> None:
     one = await api.call("GET", "/usage-transactions/t")
     assert (one["status"], one["creditsUsed"], one["provisionalCredits"]) == ("completed", 3, 10)
     assert one["finalizedTokens"] == {"inputTokens": 1000, "outputTokens": 500}
+
+
+async def test_what_was_granted_comes_before_what_was_used_of_it(api: HeldHttp) -> None:
+    """A plan grants without a look at the history; the first who comes is a transaction."""
+    await api.kit.parts.builtins.ensure(NAMESPACE)
+    await api.on.entitlements.create(NAMESPACE, "ann", credits_entitlement())
+    await api.on.grant(100, "ann", "credits")
+    api.on.clock.advance(1)
+    await api.call("POST", "/usage-transactions", {**START, "transactionId": "t"}, 201)
+    await api.call("POST", "/usage-transactions/t/complete", {"success": True})
+    told = await _history(api)
+    kinds = [(one["kind"], one["amount"], one["balance"]) for one in reversed(told["items"])]
+    assert kinds == [("grant", 100, 100), ("usage", -10, 90)]
 
 
 async def test_more_than_was_held_is_charged(api: HeldHttp) -> None:
