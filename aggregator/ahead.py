@@ -23,6 +23,9 @@ log = structlog.get_logger(__name__)
 AHEAD = "ahead"
 """The step after staging ahead. Not one of `STEPS`: only a backlog makes a plan have it."""
 
+_ENOUGH = 2
+"""How full a plan must be: a plan costs something whatever is in it, and more events may come."""
+
 
 @dataclass(frozen=True, slots=True)
 class Staged:
@@ -48,7 +51,7 @@ class ReadingAhead:
         self._staged: Staged | None = None
 
     async def begin(self, after: int, series: Sequence[Series], epoch: int) -> None:
-        """Begin with what is after an offset, if it fills a plan. `series` are a guess."""
+        """Begin with what is after an offset, if that is much. `series` are a guess."""
         if self._task is None and self._staged is None and not self._parts.plans.locked():
             await self._parts.plans.acquire()
             self._task = asyncio.create_task(self._run(after, series, epoch))
@@ -109,7 +112,7 @@ class ReadingAhead:
 
     async def _stage(self, after: int, series: Sequence[Series], epoch: int) -> Staged | None:
         event_log, most = self._parts.log, self._parts.options.max_plan_events
-        if await event_log.count(self._part, after) < most:
+        if await event_log.count(self._part, after) < most // _ENOUGH:
             return None
         records = await event_log.read(self._part, after, most)
         if not records or any(one.fault is not None for one in records):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from aggregator.stores.clickhouse import ClickHouseEngine
 from aggregator.stores.migrations import migrate
+from bench.cluster import CpuMeter, load_average
 from bench.serving import Server, folder_bytes, serving
 from bench.traffic import batches, events, post_all
 
@@ -157,12 +158,15 @@ def _end_to_end(label: str, bodies: Sequence[bytes], per_type: Sequence[int], co
                 client.post("/api/v1/meters", json=spec).raise_for_status()
         event_type = "llm.usage.0" if len(per_type) > 1 else "llm.usage"
         expected = sum(body.count(b'"type":"%s"' % event_type.encode()) for body in bodies)
+        meter = CpuMeter({"server": server.pid})
         acked, visible = sustained(server, bodies, event_type, expected)
+        used = 1e6 * meter.used()["server"] / count
         size = folder_bytes(Path(folder)) / count
         print(
             f"  {label:<30} {count / visible:>10,.0f} events/s   acked {count / acked:,.0f}/s,"
             f" peak memory {server.peak_mib():,.0f} MiB, disk {size:.0f} B/event,"
-            f" ready in {server.seconds_to_ready:.1f} s"
+            f" ready in {server.seconds_to_ready:.1f} s,"
+            f" CPU of the server {used:.1f} µs/event, load {load_average()}"
         )
         return count / visible
 
