@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from aggregator.ahead import AHEAD
 from aggregator.rows import ONE_BLOCK, insert_keys
 from aggregator.scratch import Scratch
 from aggregator.staging import Staging
@@ -116,20 +117,23 @@ async def test_a_sink_that_was_cut_off_at_any_step_changes_nothing(
     log = PartitionedLog(1, SEED)
     async with running_sinks(tmp_path, any_url, log, METERS, steps=(stop, _none)) as on:
         on.follower.series_followed = [1, 2]
-        for number, step in enumerate(STEPS):
+        steps = (*STEPS, AHEAD)
+        for number, step in enumerate(steps):
+            # Two plans, so that one is staged ahead.
+            ids = range(number * 80, number * 80 + 80)
             await log.assign([0], [])
             await log.readers[1].tell(frozenset())
             stop.arm(step)
-            await log.send(events(range(number * 50, number * 50 + 50)))
+            await log.send(events(ids))
             await asyncio.wait_for(stop.stopped.wait(), 30)
             # The first one is not told: it hangs.
             await log.readers[1].tell(frozenset({0}))
             await on.settle()
             stop.released.set()
-            await log.send(events(range(number * 50, number * 50 + 50)))
+            await log.send(events(ids))
             await on.settle()
-        assert await right(on, 50 * len(STEPS))
-        assert on.follower.counts == {1: 50 * len(STEPS), 2: 50 * len(STEPS)}
+        assert await right(on, 80 * len(steps))
+        assert on.follower.counts == {1: 80 * len(steps), 2: 80 * len(steps)}
 
 
 async def test_a_sink_that_cannot_reach_the_log_leaves_the_partition_to_others(
