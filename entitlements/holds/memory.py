@@ -11,8 +11,8 @@ from entitlements.holds.book import Account, Basis, Book
 from entitlements.holds.model import Hold, Place, State
 from meterline.db.steps import Row
 
-_MOST = 20_000
-"""Balances, and open holds, of some hundred bytes each."""
+_MOST = 5_000
+"""Balances, of a few KiB each, and open holds."""
 
 Key = tuple[str, str]
 """Namespace and id of a hold."""

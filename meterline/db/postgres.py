@@ -172,9 +172,12 @@ class PostgresLines:
                 connection = await _connect(self._dsn, self._limits, _LINE_SETTINGS)
             yield connection
         finally:
-            if connection is not None and connection.is_in_transaction():
+            if connection is not None and (
+                connection.is_closed() or connection.is_in_transaction()
+            ):
                 # Whoever left it so cannot tell the server any more: that ends it, too.
                 connection.terminate()
+                connection = None
             self._idle.put_nowait(connection)
 
     async def close(self) -> None:

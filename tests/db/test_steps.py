@@ -2,9 +2,11 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
 from sqlalchemy import text
 
 from meterline.db.steps import (
+    Ask,
     Each,
     Mark,
     Row,
@@ -125,6 +127,39 @@ async def test_who_waits_for_a_change_finds_it(postgres_url: str) -> None:
         assert len(await late) == 0
         async with database.read() as conn:
             assert await conn.scalar(text("SELECT value FROM things")) == "other"
+
+
+async def test_a_connection_that_the_server_has_closed_is_not_used(postgres_url: str) -> None:
+    async with opened(postgres_url) as database:
+        await asyncio.gather(*(in_transaction(database, _mark()) for _ in range(4)))
+        async with database.transaction() as conn:
+            await conn.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE pid <> pg_backend_pid() AND datname = current_database()"
+                )
+            )
+        await asyncio.sleep(0.2)
+        for _ in range(4):
+            assert await in_transaction(database, _mark()) == ()
+
+
+async def test_who_is_cancelled_leaves_no_transaction_behind(postgres_url: str) -> None:
+    def stuck() -> Steps[Sequence[Row]]:
+        return (yield Ask({"postgresql": "SELECT pg_sleep(30)"}))
+
+    async with opened(postgres_url) as database:
+        for _ in range(3):
+            task = asyncio.create_task(in_transaction(database, stuck()))
+            await asyncio.sleep(0.2)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert await in_transaction(database, _mark()) == ()
+        async with database.read() as conn:
+            query = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'"
+            left = await conn.scalar(text(f"{query} AND datname = current_database()"))
+        assert left == 0
 
 
 async def test_postgresql_has_no_marks(postgres_url: str) -> None:
