@@ -1,9 +1,13 @@
 """What becomes of the events of confirmed holds that wait for the sink."""
 
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from sqlalchemy import text
 
+from entitlements.events import UsageEvent
 from entitlements.holds.limits import HoldLimits
 from entitlements.holds.model import Place
 from entitlements.holds.service import HoldRequest, accepted
@@ -83,3 +87,25 @@ async def test_what_was_sent_long_ago_is_forgotten(any_database: Database) -> No
         assert not on.holds.sender.is_durable(key)
         await on.settle()
         assert accepted(await on.holds.get(NAMESPACE, "a", PLACE)).settled
+
+
+async def test_events_that_come_close_together_are_written_together(any_database: Database) -> None:
+    """Nobody waits for them, and each write is one more that makes the disk write through."""
+    async with holding(any_database) as on:
+        await on.entitle()
+        await on.grant(100)
+        sizes: list[int] = []
+        write = on.sink.write
+
+        async def noting(namespace: str, events: Sequence[UsageEvent]) -> None:
+            sizes.append(len(events))
+            await write(namespace, events)
+
+        on.sink.write = noting  # type: ignore[method-assign]
+        event = UsageEvent("a", "/it", "llm.usage", "ann", on.clock())
+        for number in range(50):
+            on.holds.sender.send([(NAMESPACE, replace(event, id=str(number)))])
+            await asyncio.sleep(0)
+        await on.holds.sender.flush()
+        assert sum(sizes) == 50
+        assert len(sizes) <= 10
