@@ -98,8 +98,9 @@ class ReadingAhead:
             self._parts.plans.release()
 
     async def drop_tables(self) -> None:
-        """Remove the spare tables: the worker is done."""
-        await self._spare.drop()
+        """Remove the spare tables, if they were ever made: the worker is done."""
+        if self._spare.scratch.epoch:
+            await self._spare.drop()
 
     async def _run(self, after: int, series: Sequence[Series], epoch: int) -> Staged | None:
         try:
