@@ -27,7 +27,7 @@ from meterline.kernel.meters import Meter
 log = structlog.get_logger(__name__)
 
 _WATCH_SECONDS = 1.0
-_PREPARE_SECONDS = 2.0
+_PREPARE_SECONDS = 10.0
 _LOOK_SECONDS = 0.02
 
 
