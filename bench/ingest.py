@@ -31,6 +31,7 @@ from ingest.parse import Parser
 from ingest.service import IngestService
 from meterline.eventlog.sqlite import SqliteLog
 from meterline.kernel.clock import system_clock
+from meterline.server.serve import configured, tune_interpreter
 from meterline.web.auth import OPEN, Principal
 
 _BATCH = b"application/cloudevents-batch+json"
@@ -73,11 +74,8 @@ async def serve_alone(folder: Path, listener: socket.socket) -> None:
     """The endpoint and the log, and a trim now and then in place of the sink."""
     log = SqliteLog(folder / "events.log")
     service = IngestService(log, system_clock, IngestLimits(), IngestMetrics())
-    config = uvicorn.Config(
-        IngestEndpoint(service, Everybody()),
-        http="httptools", ws="none", lifespan="off", access_log=False, log_config=None,
-        proxy_headers=False, server_header=False, date_header=False,
-    )  # fmt: skip
+    config = configured(IngestEndpoint(service, Everybody()))
+    tune_interpreter()
 
     async def trim() -> None:
         while True:

@@ -35,6 +35,7 @@ from meterline.eventlog.kafka_reader import KafkaReader
 from meterline.eventlog.kafka_topic import open_topic
 from meterline.eventlog.kafka_writer import KafkaWriter
 from meterline.kernel.clock import system_clock
+from meterline.server.serve import configured, tune_interpreter
 from tests.support.kafka import KafkaBroker, find_class_path
 
 _BATCH = b"application/cloudevents-batch+json"
@@ -150,11 +151,8 @@ async def serve(descriptor: int, options: KafkaOptions) -> None:
     writer = KafkaWriter(options, KafkaCodec(IngestLimits()))
     await writer.open()
     service = IngestService(writer, system_clock, IngestLimits(), IngestMetrics())
-    config = uvicorn.Config(
-        IngestEndpoint(service, Everybody()),
-        http="httptools", ws="none", lifespan="off", access_log=False, log_config=None,
-        proxy_headers=False, server_header=False, date_header=False,
-    )  # fmt: skip
+    config = configured(IngestEndpoint(service, Everybody()))
+    tune_interpreter()
     listener = socket.socket(fileno=descriptor)
     await uvicorn.Server(config).serve(sockets=[listener])
     await writer.close()

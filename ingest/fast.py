@@ -7,7 +7,7 @@ accepts, the exact reader accepts with the same meaning; tests hold the two toge
 
 import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import accumulate
 from operator import itemgetter
@@ -49,9 +49,8 @@ class FastReader:
         self._limits = limits
         self._source_fault = source_fault
         self._free_size = free_size(limits)
-        event: Any = _event_type(limits)
-        self._decode_batch = msgspec.json.Decoder(list[event]).decode
-        self._decode_event = msgspec.json.Decoder(event).decode
+        self._strict = _decoders(_event_type(limits, lenient=False))
+        self._lenient = _decoders(_event_type(limits, lenient=True))
         self._encode = msgspec.json.Encoder().encode
         self._sources: set[str] = set()
 
@@ -59,7 +58,8 @@ class FastReader:
         """The events of a body, None when it is not plainly right."""
         plain = body.isascii() and b"\\" not in body and b"\x7f" not in body
         try:
-            events: list[Any] = self._decode_batch(body) if batch else [self._decode_event(body)]
+            decode, decode_one = self._lenient if lenient else self._strict
+            events: list[Any] = decode(body) if batch else [decode_one(body)]
             if not plain:
                 body.decode()
         except JSON_ERRORS:
@@ -77,7 +77,7 @@ class FastReader:
         body = b",".join(values)
         plain = body.isascii() and b"\\" not in body and b"\x7f" not in body
         try:
-            events = list(map(self._decode_event, values))
+            events = list(map(self._strict[1], values))
             if not plain:
                 body.decode()
         except JSON_ERRORS:
@@ -92,12 +92,13 @@ class FastReader:
 
         `body` is what they were read from; `size` is its length with the brackets of an array.
         """
-        versions = [event.specversion for event in events].count("1.0")
+        versions = len(events)
+        if lenient:
+            versions = [event.specversion for event in events].count("1.0")
         for event in events:
             event.specversion = UNSET  # the same in all; it is not kept
         if (
-            (versions != len(events) and not lenient)
-            or not self._are_sources({event.source for event in events})
+            not self._are_sources({event.source for event in events})
             or not _are_times([event.time for event in events if event.time is not UNSET])
             or not self._is_data([event.data for event in events])
             or not (plain or _are_texts(events))
@@ -149,12 +150,23 @@ class FastReader:
         return True
 
 
-def _event_type(limits: IngestLimits) -> type[msgspec.Struct]:
-    """The shape that the fast reader knows, in the order of the canonical object."""
+def _decoders(event: Any) -> tuple[Callable[[bytes], list[Any]], Callable[[bytes], Any]]:
+    """Of an array of events, and of one."""
+    return msgspec.json.Decoder(list[event]).decode, msgspec.json.Decoder(event).decode
+
+
+def _event_type(limits: IngestLimits, *, lenient: bool) -> type[msgspec.Struct]:
+    """The shape that the fast reader knows, in the order of the canonical object.
+
+    `lenient`: without `specversion`, too.
+    """
     text = Annotated[str, Meta(min_length=1, max_length=limits.max_attribute_length)]
     subject: Any = (
         ("subject", text) if limits.require_subject else ("subject", text | UnsetType, UNSET)
     )
+    version: Any = ("specversion", Literal["1.0"])
+    if lenient:
+        version = ("specversion", Literal["1.0"] | UnsetType, UNSET)
     return msgspec.defstruct(
         "PlainEvent",
         [
@@ -165,8 +177,9 @@ def _event_type(limits: IngestLimits) -> type[msgspec.Struct]:
             ("time", str | UnsetType, UNSET),
             ("datacontenttype", Literal["application/json"] | UnsetType, UNSET),
             ("data", Raw, Raw()),
-            ("specversion", Literal["1.0"] | UnsetType, UNSET),
+            version,
         ],
+        kw_only=True,
         forbid_unknown_fields=True,
         omit_defaults=True,
         gc=False,

@@ -9,27 +9,24 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-_MOST_GATHERED = 65_536
-"""Bytes; a transport that has so much to write must be able to say that it is full."""
-
 
 class GatheringTransport:
-    """A transport that writes together what is written in one turn of the event loop."""
+    """A transport that writes in pairs: what is written first waits for what comes right after."""
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
-        self._parts: list[bytes] = []
-        self._size = 0
+        self._first: bytes | None = None
 
     def write(self, data: bytes) -> None:
-        """Write soon, in order."""
-        if not self._parts:
+        """Write at once, or by the end of this turn of the event loop; in order."""
+        if self._first is None:
+            self._first = data
             self._loop.call_soon(self._flush)
-        self._parts.append(data)
-        self._size += len(data)
-        if self._size > _MOST_GATHERED:
-            self._flush()
+        else:
+            first, self._first = self._first, None
+            if not self._transport.is_closing():
+                self._transport.write(first + data)
 
     def close(self) -> None:
         """Close when everything is written."""
@@ -41,11 +38,9 @@ class GatheringTransport:
         return getattr(self._transport, name)
 
     def _flush(self) -> None:
-        parts = self._parts
-        if parts:
-            self._parts, self._size = [], 0
-            if not self._transport.is_closing():
-                self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+        first, self._first = self._first, None
+        if first is not None and not self._transport.is_closing():
+            self._transport.write(first)
 
 
 class HttpProtocol(HttpToolsProtocol):

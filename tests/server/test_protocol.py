@@ -33,16 +33,18 @@ def gathering() -> tuple[Recorded, GatheringTransport]:
     return inner, GatheringTransport(transport, asyncio.get_running_loop())
 
 
-async def test_what_is_written_in_one_turn_leaves_together() -> None:
+async def test_what_is_written_in_one_turn_leaves_in_pairs() -> None:
     inner, transport = gathering()
     transport.write(b"head")
-    transport.write(b"body")
     assert inner.asked == []
-    await asyncio.sleep(0)
+    transport.write(b"body")
+    # At once: the other answers of this turn need not be made first.
     assert inner.asked == [b"headbody"]
     transport.write(b"next")
     await asyncio.sleep(0)
     assert inner.asked == [b"headbody", b"next"]
+    await asyncio.sleep(0)
+    assert inner.asked[2:] == []
 
 
 async def test_closing_writes_first() -> None:
