@@ -48,6 +48,7 @@ class Grouping(Generic[Item, Outcome]):
         self._cost = 0
         self._closing = False
         self._flusher: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def depth(self) -> int:
@@ -64,12 +65,16 @@ class Grouping(Generic[Item, Outcome]):
         full = self._max_cost is not None and self._cost + cost > self._max_cost
         if self._items and (self._items >= self._max_items or full):
             raise UnavailableError(f"{self._name} cannot keep up; its queue is full")
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        loop = self._loop
+        if loop is None:
+            # Once: it costs a system call on Python 3.11.
+            loop = self._loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
         self._items += 1
         self._cost += cost
         self._waiting.append((item, cost, future))
         if self._flusher is None:
-            self._flusher = asyncio.create_task(self._flush(), name=self._name)
+            self._flusher = loop.create_task(self._flush(), name=self._name)
         return future
 
     async def close(self) -> None:
