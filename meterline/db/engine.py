@@ -22,6 +22,7 @@ from sqlalchemy.pool import PoolResetState
 
 from meterline.db import migrations, postgres
 from meterline.db.limits import DatabaseLimits
+from meterline.db.onehop import OneHopSqlite
 from meterline.kernel.errors import NotFoundError, UnavailableError, ValidationError
 
 __all__ = ["Database", "DatabaseLimits"]
@@ -160,6 +161,7 @@ def _sqlite_engines(url: URL, limits: DatabaseLimits) -> tuple[AsyncEngine, Asyn
     connect_args = {"isolation_level": None, "timeout": limits.wait_seconds}
     writer = create_async_engine(
         url,
+        module=OneHopSqlite(),
         connect_args=connect_args,
         pool_size=1,
         max_overflow=0,
@@ -168,6 +170,7 @@ def _sqlite_engines(url: URL, limits: DatabaseLimits) -> tuple[AsyncEngine, Asyn
     )
     reader = create_async_engine(
         url,
+        module=OneHopSqlite(),
         connect_args=connect_args,
         pool_size=limits.readers,
         max_overflow=0,
