@@ -38,9 +38,9 @@ from aggregator.staging import Staged, Staging
 from aggregator.stores import state
 from aggregator.stores.engine import UnreadableError
 from aggregator.stores.state import FencedError, Plan
+from aggregator.telling import Telling
 from meterline.eventlog.port import Record
 from meterline.kernel.errors import UnavailableError
-from meterline.kernel.usage import HOLD_SOURCE
 
 __all__ = [
     "STEPS",
@@ -254,9 +254,9 @@ class PartitionSink:
         else:
             await self._ahead.begin(plan.last, series, self._mine)
             await self._applying.insert(plan, self._staging.scratch, series, staged, faults)
-            await self._before_commit(staged)
+            told = await self._before_commit(plan, staged)
             async with self._database.transaction() as conn:
-                await self._commit(conn, plan, records, series, staged, faults)
+                await self._commit(conn, plan, records, series, told, faults)
         await self._on_step("committed")
         await self._advance(plan)
         self._parts.metrics.applied(
@@ -291,15 +291,20 @@ class PartitionSink:
                 plan, self._staging.scratch, series, staged, faults, registry.backfill
             )
             await held.during(mutex.during(work))
-            await self._before_commit(staged)
+            told = await self._before_commit(plan, staged)
             async with held.transaction() as conn:
-                await self._commit(conn, plan, records, series, staged, faults)
+                await self._commit(conn, plan, records, series, told, faults)
 
-    async def _before_commit(self, staged: Staged) -> None:
-        """Make sure that what was inserted was whole."""
+    async def _before_commit(self, plan: Plan, staged: Staged) -> Telling:
+        """Read what is to be told, and make sure that it and what was inserted were whole."""
+        told = Telling(self._staging, staged, plan.planned_at)
+        async with self._database.read() as conn:
+            wanted = await self._parts.follower.series(conn)
+        await told.prepare(set(plan.series).intersection(wanted))
         await self._staging.check(staged)
         # A key that was stored must never seem new, whatever fails from here.
         await asyncio.to_thread(self._keys.seen.add, staged.keys["low"])
+        return told
 
     async def _commit(
         self,
@@ -307,7 +312,7 @@ class PartitionSink:
         plan: Plan,
         records: Sequence[Record],
         series: Sequence[Series],
-        staged: Staged,
+        told: Telling,
         faults: int,
     ) -> None:
         """Move the position past the plan, and tell the follower, in one transaction."""
@@ -318,10 +323,10 @@ class PartitionSink:
         # the store.
         wanted = set(plan.series).intersection(await follower.series(conn))
         if wanted:
-            usages = await self._staging.usages(wanted, plan.planned_at)
-            await follower.apply(conn, usages)
-        if staged.settling:
-            await follower.settled(conn, await self._staging.settled(HOLD_SOURCE, staged.judged))
+            await follower.apply(conn, await told.usages(wanted))
+        settled = await told.settled()
+        if settled:
+            await follower.settled(conn, settled)
         if faults:
             await follower.rejected(conn, lambda: self._applying.faults(plan, series))
 

@@ -199,6 +199,29 @@ async def test_followers_are_told_each_usage_once(tmp_path: Path) -> None:
     ]
 
 
+async def test_who_begins_to_follow_just_before_the_commit_is_told(tmp_path: Path) -> None:
+    told: list[Usage] = []
+
+    class Listening(NoFollower):
+        looks = 0
+
+        async def series(self, conn: AsyncConnection) -> list[int]:
+            # The first look is the one before the transaction.
+            self.looks += 1
+            return [1] if self.looks == 1 else [1, 2]
+
+        async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
+            told.extend(usages)
+
+    follower = Listening()
+    meters = [TOKENS, meter("calls", Aggregation.COUNT)]
+    async with running_sink(tmp_path, meters, follower=follower) as rig:
+        await send(rig.log, [canonical("a", '{"tokens": 3}')])
+        await rig.settle()
+    assert follower.looks == 2
+    assert sorted((one.series, one.count) for one in told) == [(1, 1), (2, 1)]
+
+
 async def test_the_checkup_finds_what_does_not_agree(tmp_path: Path) -> None:
     async with running_sink(tmp_path, [TOKENS]) as rig:
         await send(rig.log, [canonical(str(n), f'{{"tokens": {n}}}') for n in range(10)])

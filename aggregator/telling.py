@@ -1,0 +1,45 @@
+"""What a plan tells who follows usage, read from the store before the transaction that tells it.
+
+The store takes its time, and on SQLite nobody else can write to the database while that transaction
+lasts. What is staged of a plan does not change any more, so it says the same whenever it is read;
+only who wants to know is not settled before, and is looked at again in the transaction.
+"""
+
+from collections.abc import Collection
+from datetime import datetime
+
+from aggregator.staging import Staged, Staging
+from meterline.kernel.usage import HOLD_SOURCE, Usage
+
+
+class Telling:
+    """A plan's usage, by series, and the holds that its events settle. Each is read once."""
+
+    def __init__(self, staging: Staging, staged: Staged, planned_at: datetime) -> None:
+        self._staging = staging
+        self._staged = staged
+        self._planned_at = planned_at
+        self._known = set[int]()
+        self._usages: list[Usage] = []
+        self._settled: list[tuple[str, str]] | None = None
+
+    async def prepare(self, series: Collection[int]) -> None:
+        """Read all that is asked for if these series are the ones that are wanted."""
+        await self.usages(series)
+        await self.settled()
+
+    async def usages(self, series: Collection[int]) -> list[Usage]:
+        """What the plan's points of these series add up to."""
+        missing = set(series) - self._known
+        if missing:
+            self._usages += await self._staging.usages(missing, self._planned_at)
+            self._known |= missing
+        return [usage for usage in self._usages if usage.series in series]
+
+    async def settled(self) -> list[tuple[str, str]]:
+        """Namespace and id of the events that settle holds."""
+        if self._settled is None:
+            judged = self._staged.judged
+            found = self._staged.settling
+            self._settled = await self._staging.settled(HOLD_SOURCE, judged) if found else []
+        return self._settled
