@@ -20,6 +20,8 @@ from bench.serving import Server, folder_bytes, serving
 from bench.traffic import batches, events, post_all
 
 BATCH = 1000
+_MERGED_SECONDS = 60
+"""For the store to merge what came in, and for the log to give back what it does not need."""
 _VALUES = ("tokens_in", "tokens_out", "cost", "latency_ms", "tokens_cached")
 
 
@@ -162,11 +164,15 @@ def _end_to_end(label: str, bodies: Sequence[bytes], per_type: Sequence[int], co
         acked, visible = sustained(server, bodies, event_type, expected)
         used = 1e6 * meter.used()["server"] / count
         size = folder_bytes(Path(folder)) / count
+        load = load_average()
+        time.sleep(_MERGED_SECONDS)
+        merged = folder_bytes(Path(folder)) / count
         print(
             f"  {label:<30} {count / visible:>10,.0f} events/s   acked {count / acked:,.0f}/s,"
-            f" peak memory {server.peak_mib():,.0f} MiB, disk {size:.0f} B/event,"
+            f" peak memory {server.peak_mib():,.0f} MiB,"
+            f" disk {size:.0f} B/event and {merged:.0f} after {_MERGED_SECONDS} s,"
             f" ready in {server.seconds_to_ready:.1f} s,"
-            f" CPU of the server {used:.1f} µs/event, load {load_average()}"
+            f" CPU of the server {used:.1f} µs/event, load {load}"
         )
         return count / visible
 
