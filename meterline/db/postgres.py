@@ -147,6 +147,14 @@ _LINE_SETTINGS = {
 }
 
 
+@dataclass(slots=True)
+class _Line:
+    """A connection, none before the first use, and how often it was taken."""
+
+    connection: Any = None
+    taken: int = 0
+
+
 class PostgresLines:
     """Connections for short transactions of a few statements, which all go by index."""
 
@@ -154,39 +162,57 @@ class PostgresLines:
         """Connects at the first use."""
         self._dsn = _dsn(url)
         self._limits = limits
-        self._idle: asyncio.Queue[Any] = asyncio.Queue()
+        self._idle: asyncio.Queue[_Line] = asyncio.Queue()
         for _ in range(_LINES):
-            self._idle.put_nowait(None)
+            self._idle.put_nowait(_Line())
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[Any]:
         """A connection of the driver, in no transaction. `UnavailableError` when there is none."""
         try:
             async with asyncio.timeout(self._limits.wait_seconds):
-                connection = await self._idle.get()
+                line = await self._idle.get()
         except TimeoutError as error:
             raise UnavailableError("the database is busy") from error
         try:
-            if connection is None or connection.is_closed():
-                connection = None
-                connection = await _connect(self._dsn, self._limits, _LINE_SETTINGS)
-            yield connection
+            if line.connection is None or line.connection.is_closed():
+                line.connection, line.taken = None, 0
+                line.connection = await _connect(self._dsn, self._limits, _LINE_SETTINGS)
+            await _plan_anew(line)
+            yield line.connection
         finally:
-            if connection is not None and (
-                connection.is_closed() or connection.is_in_transaction()
-            ):
+            on = line.connection
+            if on is not None and (on.is_closed() or on.is_in_transaction()):
                 # Whoever left it so cannot tell the server any more: that ends it, too.
-                connection.terminate()
-                connection = None
-            self._idle.put_nowait(connection)
+                on.terminate()
+                line.connection = None
+            self._idle.put_nowait(line)
 
     async def close(self) -> None:
         """Release the connections that nobody has."""
         for _ in range(self._idle.qsize()):
-            connection = self._idle.get_nowait()
-            if connection is not None:
-                connection.terminate()
-            self._idle.put_nowait(None)
+            line = self._idle.get_nowait()
+            if line.connection is not None:
+                line.connection.terminate()
+            self._idle.put_nowait(_Line())
+
+
+async def _plan_anew(line: _Line) -> None:
+    """Have the server forget its plans, at the first uses often, then ever more seldom.
+
+    A plan that is kept was made for the tables as they were then. In an empty table an index over
+    the wrong columns is as good as the right one; until somebody has the table analysed, each
+    look-up would read all of a namespace.
+    """
+    import asyncpg
+
+    line.taken += 1
+    if line.taken & (line.taken - 1):
+        return
+    try:
+        await line.connection.execute("DISCARD PLANS")
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        raise UnavailableError(_CANNOT_REACH) from error
 
 
 _Look = tuple[Any, ...]

@@ -227,3 +227,31 @@ async def test_forms_of_the_address(postgres_url: str, scheme: str) -> None:
 def test_other_databases_are_refused() -> None:
     with pytest.raises(ValueError, match="SQLite"):
         Database.open("mysql://localhost/db")
+
+
+async def test_plans_are_made_anew_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    at: list[int] = []
+    taken = 0
+
+    class Driver:
+        async def execute(self, statement: str) -> None:
+            assert statement == "DISCARD PLANS"
+            at.append(taken)
+
+        def is_closed(self) -> bool:
+            return False
+
+        def is_in_transaction(self) -> bool:
+            return False
+
+    async def connect(*_: object) -> Driver:
+        return Driver()
+
+    monkeypatch.setattr(postgres, "_LINES", 1)
+    monkeypatch.setattr(postgres, "_connect", connect)
+    lines = postgres.PostgresLines("postgresql://nobody@nowhere/x", DatabaseLimits())
+    for _ in range(69):
+        taken += 1
+        async with lines.take():
+            pass
+    assert at == [1, 2, 4, 8, 16, 32, 64]
