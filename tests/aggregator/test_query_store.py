@@ -159,7 +159,7 @@ def queries(draw: st.DrawFn) -> MeterQuery:
 
 BUSY = (datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 9, tzinfo=UTC))
 everything = settings(
-    max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
+    max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True
 )
 
 

@@ -222,7 +222,7 @@ class Holds(RuleBasedStateMachine):
 TestHolds = Holds.TestCase
 # Shrinking takes many minutes of transactions: the seed that is printed is enough.
 TestHolds.settings = settings(
-    max_examples=15,
+    max_examples=10,
     stateful_step_count=25,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
