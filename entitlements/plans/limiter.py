@@ -3,11 +3,12 @@
 A subject's log is one row, locked while it is decided; the groups of all processes therefore decide
 one after the other about one subject. What is decided is pure (`rates`); here it is only loaded and
 kept. Instants are those of this process's clock, taken once the rows are locked, and never before
-the last one in a log.
+the last one in a log. On SQLite a group remembers what the one before has written, as long as
+nobody has written anything else to the file (`meterline.db.steps.Mark`).
 """
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -20,12 +21,14 @@ from entitlements.plans.stores.rates import ChunkKey, Key
 from entitlements.plans.tokens import TokenLog
 from entitlements.plans.windows import MissingChunk, RequestLog
 from meterline.db.engine import Database
-from meterline.db.steps import Steps, in_transaction, on
+from meterline.db.steps import Mark, Row, Steps, in_transaction, on
 from meterline.kernel.clock import Clock
 from meterline.kernel.grouping import Grouping
 from meterline.kernel.instants import to_micros
 
 _REMEMBERED_CHUNKS = 20_000
+_REMEMBERED_LOGS = 2_000
+"""Of up to 15 KiB each."""
 _TRIM_CHUNKS = 8
 """How many chunks may be needless before they are dropped."""
 
@@ -61,6 +64,44 @@ class _Open:
     missing: set[int] = field(default_factory=set)
 
 
+@dataclass(slots=True)
+class _Memory:
+    """Logs exactly as they are in the database, for as long as its mark is this one."""
+
+    mark: Row | None = None
+    logs: dict[Key, tuple[int, RateLog]] = field(default_factory=dict)
+
+    def at(self, mark: Row | None) -> None:
+        """Forget everything, unless this is the mark of what is known."""
+        if mark is None or mark != self.mark:
+            self.mark, self.logs = None, {}
+
+    def learn(self, mark: Row | None, logs: Mapping[Key, "_Open"]) -> None:
+        """A group was committed, and this was its mark at the end."""
+        if mark is None:
+            return
+        if len(self.logs) > _REMEMBERED_LOGS:
+            self.logs = {}
+        self.mark = mark
+        for key, one in logs.items():
+            if one.changed:
+                # Chunks are remembered apart, and those that were new are stored now.
+                one.log.requests.chunks, one.log.requests.spilled = {}, []
+                self.logs[key] = (one.born, one.log)
+            else:
+                # Looking at it may have moved it on, which nobody has written down.
+                self.logs.pop(key, None)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """What a transaction came to, and its mark at the end."""
+
+    answers: Sequence[RateAnswer | Exception]
+    logs: Mapping[Key, _Open]
+    mark: Row | None
+
+
 class _MissingError(Exception):
     """Subjects that have no row to be locked yet."""
 
@@ -76,6 +117,7 @@ class RateLimiter:
         self._database = database
         self._clock = clock
         self._chunks: OrderedDict[tuple[int, ChunkKey], Sequence[int]] = OrderedDict()
+        self._memory = _Memory()
         self._group: Grouping[Ask | Recorded, RateAnswer] = Grouping(
             self._commit,
             name="rate limits",
@@ -117,22 +159,40 @@ class RateLimiter:
         keys = sorted(places, key=lambda key: (key[0].encode(), key[1].encode()))
         while True:
             try:
-                return await in_transaction(self._database, self._steps(group, places, keys))
+                done = await in_transaction(self._database, self._steps(group, places, keys))
             except _MissingError as missing:
                 await self._make(missing.keys)
+            except BaseException:
+                # What is remembered has been decided on, and what came of it is not known.
+                self._memory.at(None)
+                raise
+            else:
+                self._memory.learn(done.mark, done.logs)
+                return done.answers
 
     def _steps(
         self, group: Sequence[Ask | Recorded], places: Mapping[Key, list[int]], keys: Sequence[Key]
-    ) -> Steps[Sequence[RateAnswer | Exception]]:
-        kept = yield from store.load(keys, lock=True)
-        missing = [key for key in keys if key not in kept]
+    ) -> Steps[_Done]:
+        found = yield Mark()
+        self._memory.at(found[0] if found else None)
+        known = {key: self._memory.logs[key] for key in keys if key in self._memory.logs}
+        unknown = [key for key in keys if key not in known]
+        kept = (yield from store.load(unknown, lock=True)) if unknown else {}
+        missing = [key for key in unknown if key not in kept]
         if missing and self._database.dialect != "sqlite":
             raise _MissingError(missing)
-        return (yield from self._decide(group, places, kept))
+        known |= {key: store.log_of(state) for key, state in kept.items()}
+        at = self._clock()
+        logs = {key: _opened(known.get(key), todo, at) for key, todo in places.items()}
+        answers = yield from self._decide(group, logs, to_micros(at))
+        yield from self._keep(logs, known)
+        marks = yield Mark()
+        return _Done(answers, logs, marks[0] if marks else None)
 
     def _peek(self, key: Key, limits: RateLimits, tokens: int) -> Steps[RateAnswer]:
         kept = yield from store.load([key], lock=False)
-        one = _opened(kept.get(key), [0], self._clock())
+        state = kept.get(key)
+        one = _opened(None if state is None else store.log_of(state), [0], self._clock())
         while True:
             now = max(to_micros(self._clock()), one.log.requests.last)
             try:
@@ -150,13 +210,10 @@ class RateLimiter:
     def _decide(
         self,
         group: Sequence[Ask | Recorded],
-        places: Mapping[Key, list[int]],
-        kept: Mapping[Key, bytes],
+        logs: Mapping[Key, _Open],
+        now: int,
     ) -> Steps[Sequence[RateAnswer | Exception]]:
-        at = self._clock()
-        logs = {key: _opened(kept.get(key), todo, at) for key, todo in places.items()}
         answers: list[RateAnswer | Exception] = [RateAnswer(True, ())] * len(group)
-        now = to_micros(at)
         waiting = dict(logs)
         while waiting:
             for one in waiting.values():
@@ -164,10 +221,9 @@ class RateLimiter:
             waiting = {key: one for key, one in waiting.items() if one.missing}
             if waiting:
                 yield from self._load_chunks(waiting)
-        yield from self._keep(logs, kept)
         return answers
 
-    def _keep(self, logs: Mapping[Key, _Open], kept: Mapping[Key, bytes]) -> Steps[None]:
+    def _keep(self, logs: Mapping[Key, _Open], kept: Collection[Key]) -> Steps[None]:
         chunks: dict[ChunkKey, Sequence[int]] = {}
         needless: dict[Key, int] = {}
         changed = {key: one for key, one in logs.items() if one.changed}
@@ -214,11 +270,10 @@ class RateLimiter:
             self._chunks.popitem(last=False)
 
 
-def _opened(kept: bytes | None, todo: Sequence[int], at: datetime) -> _Open:
+def _opened(kept: tuple[int, RateLog] | None, todo: Sequence[int], at: datetime) -> _Open:
     if kept is None:
         return _Open(to_micros(at), RateLog(RequestLog(), TokenLog()), list(todo))
-    born, log = store.log_of(kept)
-    return _Open(born, log, list(todo))
+    return _Open(*kept, list(todo))
 
 
 def _state(one: _Open) -> bytes:

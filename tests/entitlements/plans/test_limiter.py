@@ -10,7 +10,9 @@ import pytest
 from entitlements.plans.limiter import RateLimiter
 from entitlements.plans.options import PlanOptions
 from entitlements.plans.rates import RateLimits
+from entitlements.plans.stores import rates as store
 from meterline.db.engine import Database
+from meterline.kernel.errors import UnavailableError
 from tests.entitlements.plans.racer import LIMITS
 from tests.entitlements.plans.test_windows import Oracle
 from tests.support.clock import FixedClock
@@ -119,4 +121,36 @@ async def test_recorded_tokens_count_for_a_minute(any_database: Database, tokens
     assert not answer.admitted and answer.states[0].used == 90
     clock.advance(60.3)
     assert (await limiter.admit("default", "ann", limits, 11, "b")).admitted
+    await limiter.close()
+
+
+async def test_limiters_that_take_turns_know_of_each_other(any_database: Database) -> None:
+    limiters = [RateLimiter(any_database, FixedClock(), PlanOptions()) for _ in range(2)]
+    limits = RateLimits((10, None, None), None)
+    got = [
+        (await limiters[number % 2].admit("default", "ann", limits, 0, "")).admitted
+        for number in range(12)
+    ]
+    assert got == [True] * 10 + [False] * 2
+    for limiter in limiters:
+        await limiter.close()
+
+
+async def test_what_was_not_committed_is_not_remembered(
+    any_database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limiter = RateLimiter(any_database, FixedClock(), PlanOptions())
+    limits = RateLimits((3, None, None), None)
+    assert (await limiter.admit("default", "ann", limits, 0, "")).admitted
+
+    def broken(_states: object) -> None:
+        raise UnavailableError("the disk is full (injected)")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "save", broken)
+        for _ in range(3):
+            with pytest.raises(UnavailableError):
+                await limiter.admit("default", "ann", limits, 0, "")
+    got = [(await limiter.admit("default", "ann", limits, 0, "")).admitted for _ in range(3)]
+    assert got == [True, True, False]
     await limiter.close()
