@@ -9,6 +9,8 @@ from meterline.kernel.usage import Usage
 
 Rejections = Callable[[], Awaitable[Sequence[tuple[str, str, int]]]]
 """Reads how often what was rejected: (namespace, reason, count)."""
+Settling = Callable[[AsyncConnection], Awaitable[None]]
+"""Settles holds, in the transaction that commits the sink's position."""
 
 
 class Follower(Protocol):
@@ -22,8 +24,12 @@ class Follower(Protocol):
         """Take a plan's usage, in the transaction that commits the sink's position."""
         ...
 
-    async def settled(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:
-        """Counted events whose source is `HOLD_SOURCE`, as (namespace, id); after `apply`."""
+    async def settling(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> Settling:
+        """Counted events whose source is `HOLD_SOURCE`, as (namespace, id).
+
+        Asked before the transaction, on another connection; what it answers is called in it, after
+        `apply`.
+        """
         ...
 
     async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:
@@ -33,6 +39,10 @@ class Follower(Protocol):
     async def erase(self, conn: AsyncConnection, namespace: str, subject: str) -> None:
         """All usage of a subject is erased from the store, just before this transaction."""
         ...
+
+
+async def _nothing(_conn: AsyncConnection) -> None:
+    pass
 
 
 class NoFollower:
@@ -45,8 +55,9 @@ class NoFollower:
     async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
         """Nothing is told."""
 
-    async def settled(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:
+    async def settling(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> Settling:
         """Nothing is told."""
+        return _nothing
 
     async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:
         """Nothing is told."""

@@ -8,7 +8,10 @@ only who wants to know is not settled before, and is looked at again in the tran
 from collections.abc import Collection
 from datetime import datetime
 
+from aggregator.following import Follower, Settling
 from aggregator.staging import Staged, Staging
+from aggregator.stores.state import Plan
+from meterline.db.engine import Database
 from meterline.kernel.usage import HOLD_SOURCE, Usage
 
 
@@ -21,12 +24,18 @@ class Telling:
         self._planned_at = planned_at
         self._known = set[int]()
         self._usages: list[Usage] = []
-        self._settled: list[tuple[str, str]] | None = None
+        self.settle: Settling | None = None
+        """Settles the holds; None when there are none."""
 
-    async def prepare(self, series: Collection[int]) -> None:
-        """Read all that is asked for if these series are the ones that are wanted."""
-        await self.usages(series)
-        await self.settled()
+    async def prepare(self, database: Database, follower: Follower, plan: Plan) -> None:
+        """Read all that the transaction will ask for, unless others follow by then."""
+        async with database.read() as conn:
+            wanted = await follower.series(conn)
+        await self.usages(set(plan.series).intersection(wanted))
+        settled = await self._read_settled()
+        if settled:
+            async with database.read() as conn:
+                self.settle = await follower.settling(conn, settled)
 
     async def usages(self, series: Collection[int]) -> list[Usage]:
         """What the plan's points of these series add up to."""
@@ -36,10 +45,8 @@ class Telling:
             self._known |= missing
         return [usage for usage in self._usages if usage.series in series]
 
-    async def settled(self) -> list[tuple[str, str]]:
+    async def _read_settled(self) -> list[tuple[str, str]]:
         """Namespace and id of the events that settle holds."""
-        if self._settled is None:
-            judged = self._staged.judged
-            found = self._staged.settling
-            self._settled = await self._staging.settled(HOLD_SOURCE, judged) if found else []
-        return self._settled
+        if not self._staged.settling:
+            return []
+        return await self._staging.settled(HOLD_SOURCE, self._staged.judged)

@@ -298,9 +298,7 @@ class PartitionSink:
     async def _before_commit(self, plan: Plan, staged: Staged) -> Telling:
         """Read what is to be told, and make sure that it and what was inserted were whole."""
         told = Telling(self._staging, staged, plan.planned_at)
-        async with self._database.read() as conn:
-            wanted = await self._parts.follower.series(conn)
-        await told.prepare(set(plan.series).intersection(wanted))
+        await told.prepare(self._database, self._parts.follower, plan)
         await self._staging.check(staged)
         # A key that was stored must never seem new, whatever fails from here.
         await asyncio.to_thread(self._keys.seen.add, staged.keys["low"])
@@ -324,9 +322,8 @@ class PartitionSink:
         wanted = set(plan.series).intersection(await follower.series(conn))
         if wanted:
             await follower.apply(conn, await told.usages(wanted))
-        settled = await told.settled()
-        if settled:
-            await follower.settled(conn, settled)
+        if told.settle is not None:
+            await told.settle(conn)
         if faults:
             await follower.rejected(conn, lambda: self._applying.faults(plan, series))
 

@@ -126,7 +126,7 @@ _NEXT = plain(
     " AND state = 'open' AND expires_at > ?"
 )
 _SETTLE = {"postgresql": update("holds", {"settled": "bool", "outbox": "text"}, _ID)["postgresql"]}
-_SETTLE_ACCOUNT = update("hold_accounts", {"pending": "text"}, _PLACE)
+SETTLE_ACCOUNT = update("hold_accounts", {"pending": "text"}, _PLACE)
 
 
 def lock(places: Iterable[Place]) -> Steps[dict[Place, Account]]:
@@ -256,7 +256,7 @@ def _settle(events: Sequence[tuple[str, str]]) -> Steps[None]:
     moved = [(format_number(amount), *place) for place, amount in sorted(pending.items())]
     # The rows of holds after the accounts, as everybody has it.
     settled = Each(_SETTLE, [(True, None, *key) for key in keys])
-    yield Write([settled, Each(_SETTLE_ACCOUNT, moved)])
+    yield Write([settled, Each(SETTLE_ACCOUNT, moved)])
 
 
 async def erase(conn: AsyncConnection, namespace: str, subject: str) -> None:

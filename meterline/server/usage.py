@@ -8,7 +8,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from aggregator.following import Rejections
+from aggregator.following import Rejections, Settling
 from aggregator.freshness import Freshness
 from aggregator.registry import SeriesRegistry
 from aggregator.rows import Statement
@@ -18,6 +18,7 @@ from aggregator.stores import series as stored
 from aggregator.stores import state
 from aggregator.stores.engine import Engine, EngineError
 from entitlements.holds import store as hold_store
+from entitlements.holds.settling import prepared
 from entitlements.stores import following
 from entitlements.stores.live import Due, Tracking
 from entitlements.usage import UsageQuery
@@ -144,9 +145,9 @@ class LiveFollower:
         """See `Follower.apply`."""
         await following.apply(conn, usages)
 
-    async def settled(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:
-        """See `Follower.settled`."""
-        await hold_store.settle(conn, events)
+    async def settling(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> Settling:
+        """See `Follower.settling`."""
+        return await prepared(conn, events)
 
     async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:
         """See `Follower.rejected`."""

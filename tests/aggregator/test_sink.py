@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aggregator.checkup import check_store
-from aggregator.following import NoFollower, Rejections
+from aggregator.following import NoFollower, Rejections, Settling
 from meterline.eventlog.memory import MemoryLog
 from meterline.kernel.meters import Aggregation
 from meterline.kernel.quantity import OUT_OF_RANGE, missing_value
@@ -176,7 +176,9 @@ async def test_followers_are_told_each_usage_once(tmp_path: Path) -> None:
         async def apply(self, conn: AsyncConnection, usages: Sequence[Usage]) -> None:
             told.extend(usages)
 
-        async def settled(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:
+        async def settling(
+            self, conn: AsyncConnection, events: Sequence[tuple[str, str]]
+        ) -> Settling:
             raise AssertionError("no event settles a hold here")
 
         async def rejected(self, conn: AsyncConnection, read: Rejections) -> None:

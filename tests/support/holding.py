@@ -23,6 +23,7 @@ from entitlements.holds import store
 from entitlements.holds.limits import HoldLimits
 from entitlements.holds.model import Place
 from entitlements.holds.service import HoldService
+from entitlements.holds.settling import prepared
 from entitlements.model import EntitlementType
 from entitlements.services.entitlements import EntitlementService
 from entitlements.services.features import FeatureService
@@ -76,17 +77,19 @@ class HandSink:
     async def catch_up(self) -> None:
         """Count all that was written, each event once, and settle, in one transaction."""
         waiting, self.waiting = self.waiting, []
-        async with self.database.transaction() as conn:
-            settled = []
-            for namespace, event in waiting:
-                key = (namespace, event.source, event.id)
-                if key in self.seen:
-                    continue
+        fresh = []
+        for namespace, event in waiting:
+            key = (namespace, event.source, event.id)
+            if key not in self.seen:
                 self.seen.add(key)
+                fresh.append((namespace, event))
+        settled = [(of, event.id) for of, event in fresh if event.source == HOLD_SOURCE]
+        async with self.database.read() as conn:
+            settle = await prepared(conn, settled)
+        async with self.database.transaction() as conn:
+            for namespace, event in fresh:
                 await self._count(conn, namespace, event)
-                if event.source == HOLD_SOURCE:
-                    settled.append((namespace, event.id))
-            await store.settle(conn, settled)
+            await settle(conn)
 
     async def _count(self, conn: AsyncConnection, namespace: str, event: UsageEvent) -> None:
         raw = encode(event.data).decode()

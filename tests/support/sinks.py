@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from aggregator.checkup import check_store
-from aggregator.following import NoFollower
+from aggregator.following import NoFollower, Settling
 from aggregator.freshness import Freshness
 from aggregator.metrics import SinkMetrics
 from aggregator.registry import SeriesRegistry
@@ -48,8 +48,11 @@ class Telling(NoFollower):
         for usage in usages:
             self.counts[usage.series] = self.counts.get(usage.series, 0) + usage.count
 
-    async def settled(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> None:
-        self.settled_events += events
+    async def settling(self, conn: AsyncConnection, events: Sequence[tuple[str, str]]) -> Settling:
+        async def settle(_conn: AsyncConnection) -> None:
+            self.settled_events += events
+
+        return settle
 
 
 @dataclass
