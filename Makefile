@@ -30,9 +30,10 @@ setup: .venv/.dev ## Build .venv with the server and the developer's tools
 run: .venv/.run ## Serve on http://127.0.0.1:8888 with the data in ./data (HOST=, PORT=, DATA=)
 	$(BIN)/meterline serve --host $(HOST) --port $(PORT) --data-dir $(DATA)
 
-# Two processes share the tests by files: most of them wait for servers now and then.
+# Two processes share the tests by files: most of them wait for servers now and then. The faults,
+# which wait most, are all in one of them (tests/conftest.py).
 test: .venv/.dev ## Run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 test-docker: .venv/.dev ## Run all tests against ClickHouse, Kafka and PostgreSQL in containers (needs Docker)
 	$(BIN)/python -m tests.containers

@@ -17,6 +17,16 @@ settings.register_profile("meterline", deadline=None)
 settings.load_profile("meterline")
 
 StartServer = Callable[..., MeterlineServer]
+_ROOT = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Say what is to run in one process: a file, and all faults, which share a deployment."""
+    for item in items:
+        place = item.path.relative_to(_ROOT)
+        group = place.parts[0] if place.parts[0] == "faults" else place.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

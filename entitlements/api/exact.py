@@ -7,7 +7,7 @@ from typing import Annotated, Any, NoReturn
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import BeforeValidator, StrictStr, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from meterline.kernel.errors import ValidationError
@@ -24,6 +24,16 @@ class _Number(str):
     # Of types of other modules pydantic reads attributes: a model whose fields may all be absent
     # would take a number for itself.
     __module__ = "builtins"
+
+
+def _no_number(value: Any) -> Any:
+    if isinstance(value, _Number):
+        raise PydanticCustomError("string_type", "Input should be a valid string")
+    return value
+
+
+JsonText = Annotated[StrictStr, BeforeValidator(_no_number)]
+"""A text that was a text in the body, and no number."""
 
 
 class _ExactRequest(Request):

@@ -14,13 +14,12 @@ from pydantic import (
     Field,
     StrictBool,
     StrictInt,
-    StrictStr,
     WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from entitlements.api.exact import Amount, PositiveAmount
+from entitlements.api.exact import Amount, JsonText, PositiveAmount
 from entitlements.balance.exact import ZERO
 from entitlements.limits import EntitlementLimits
 from entitlements.model import EntitlementType, Expiration
@@ -89,11 +88,11 @@ Instant = Annotated[
 ]
 _NO_NUL = r"^[^\u0000]*$"
 _STORABLE = Field(json_schema_extra={"pattern": _NO_NUL})
-Text = Annotated[StrictStr, AfterValidator(_storable), _STORABLE]
+Text = Annotated[JsonText, AfterValidator(_storable), _STORABLE]
 Name = Annotated[str, AfterValidator(_storable), _STORABLE]
 """Part of an address."""
 Metadata = Annotated[
-    dict[StrictStr, StrictStr],
+    dict[JsonText, JsonText],
     AfterValidator(_metadata),
     Field(
         json_schema_extra={
@@ -162,10 +161,10 @@ class FeatureBody(_Wire):
     meter_slug: Text | None = Field(
         None, description="The meter of its usage: SUM, COUNT, UNIQUE_COUNT, LATEST or MAX."
     )
-    meter_group_by_filters: dict[StrictStr, Text] | None = Field(
+    meter_group_by_filters: dict[JsonText, Text] | None = Field(
         None, description="Only events with these groupBy values count, as `model: gpt-4`."
     )
-    advanced_meter_group_by_filters: dict[StrictStr, FilterBody] | None = Field(
+    advanced_meter_group_by_filters: dict[JsonText, FilterBody] | None = Field(
         None, description="The same with `$eq` or `$in`."
     )
     metadata: Metadata | None = None

@@ -5,10 +5,10 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from entitlements.api.exact import Amount, PositiveAmount
+from entitlements.api.exact import Amount, JsonText, PositiveAmount
 from entitlements.api.views import Number, Time
 from entitlements.api.wire import Metadata, Text
 from entitlements.holds.model import ID_PATTERN, Hold, OnExcess, State
@@ -163,7 +163,7 @@ def _read(decoder: Any, body: bytes) -> Any:
         raise ValidationError(f"body: {reason}", errors=[FieldError("body", reason)]) from None
 
 
-HoldId = Annotated[StrictStr, Field(json_schema_extra={"pattern": ID_PATTERN, "maxLength": 255})]
+HoldId = Annotated[JsonText, Field(json_schema_extra={"pattern": ID_PATTERN, "maxLength": 255})]
 """An id that a caller gives; how long it may be is a setting."""
 
 

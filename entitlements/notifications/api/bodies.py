@@ -2,10 +2,10 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
+from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from pydantic.alias_generators import to_camel
 
-from entitlements.api.exact import Amount
+from entitlements.api.exact import Amount, JsonText
 from entitlements.api.wire import Metadata, Text
 from entitlements.notifications.model import EventType, RuleSpec, Threshold, ThresholdType
 from entitlements.notifications.service import ChannelSpec
@@ -15,7 +15,7 @@ from meterline.kernel.periods import Interval, parse_interval
 from meterline.kernel.text import TEXT_PATTERN
 
 Id = Annotated[
-    StrictStr, Field(pattern="^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$", description="A ULID.")
+    JsonText, Field(pattern="^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$", description="A ULID.")
 ]
 Name = Annotated[
     Text, Field(min_length=1, max_length=256, json_schema_extra={"pattern": TEXT_PATTERN})
@@ -36,7 +36,7 @@ class ChannelBody(_Wire):
         min_length=1, description="Where to POST to: http or https, on the public internet."
     )
     disabled: StrictBool = False
-    custom_headers: dict[StrictStr, StrictStr] | None = Field(
+    custom_headers: dict[JsonText, JsonText] | None = Field(
         None, description="Headers to send besides; ours cannot be replaced."
     )
     signing_secret: Text | None = Field(

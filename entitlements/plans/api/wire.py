@@ -14,13 +14,12 @@ from pydantic import (
     Field,
     StrictBool,
     StrictInt,
-    StrictStr,
     WithJsonSchema,
 )
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
-from entitlements.api.exact import read_amount
+from entitlements.api.exact import JsonText, read_amount
 from entitlements.api.wire import Metadata, Text, check_config
 from entitlements.balance.exact import ZERO
 from entitlements.limits import EntitlementLimits
@@ -165,7 +164,7 @@ class PlanFeatureBody(_Wire):
 
 PriceId = Annotated[Text, Field(min_length=1, max_length=255)]
 Key = Annotated[
-    StrictStr,
+    JsonText,
     Field(min_length=1, max_length=_MAX_KEY, json_schema_extra={"pattern": KEY_PATTERN}),
 ]
 
@@ -261,7 +260,7 @@ def _plain(value: str) -> str:
 
 
 Reason = Annotated[
-    StrictStr,
+    JsonText,
     AfterValidator(_plain),
     Field(max_length=1_024, json_schema_extra={"pattern": TEXT_PATTERN}),
 ]
