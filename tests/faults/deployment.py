@@ -74,7 +74,8 @@ class Deployment:
 
     @property
     def sinks(self) -> Sequence[ClusterProcess]:
-        return self.cluster.sinks
+        """Those that are always there; not what a test added, and stopped again."""
+        return self.cluster.sinks[:_SINKS]
 
     @property
     def api(self) -> ClusterProcess:
@@ -100,7 +101,7 @@ class Deployment:
 
     def mend(self) -> None:
         """Start what a test that failed half-way has left dead."""
-        for one in (*self.gateways, *self.sinks[:_SINKS], self.api):
+        for one in (*self.gateways, *self.sinks, self.api):
             if not one.is_running:
                 respawn(one).wait_ready()
 
@@ -115,7 +116,8 @@ class Deployment:
         self.cluster.wait_shared()
 
         def done() -> bool:
-            found = [sink.readiness()[1].get("sink", {}) for sink in self.sinks if sink.is_running]
+            running = [sink for sink in self.cluster.sinks if sink.is_running]
+            found = [sink.readiness()[1].get("sink", {}) for sink in running]
             return all(one.get("lagEvents") == 0 for one in found)
 
         eventually(done, "the sinks have stored everything", 60.0)
@@ -135,7 +137,7 @@ class Deployment:
         with self.api.client() as api, self.cluster.explaining():
             for traffic in self.runs:
                 assert truth.wrong(api, traffic) == [], traffic.run
-        for sink in self.sinks:
+        for sink in self.cluster.sinks:
             if sink.is_running:
                 assert sink.stop() == 0
         role = ("--set", "server.role=api")
