@@ -16,7 +16,7 @@ from aggregator.rows import CONFLICT, DUPLICATE
 from aggregator.scratch import FIND_SCRATCH, POINT_COLUMNS, RECORD_COLUMNS, Scratch, encoded
 from aggregator.seen import KnownKeys
 from aggregator.series import Series
-from aggregator.stores.engine import Engine, Settings, UnreadableError
+from aggregator.stores.engine import Engine, UnreadableError
 from meterline.eventlog.port import Record
 from meterline.kernel.usage import HOLD_SOURCE, Usage
 
@@ -89,14 +89,14 @@ class Staging:
         await self._empty(*self.scratch.names)
         if not records:
             return
-        await self._load(
-            self.scratch.records,
+        await self._engine.load(
+            self._filling(self.scratch.records),
             RECORD_COLUMNS,
             "JSONCompactEachRow",
             await asyncio.to_thread(_record_rows, records),
             rows.LOAD_SETTINGS,
         )
-        self._filled.add(self.scratch.events)
+        self._filling(self.scratch.events)
         await self._engine.execute(
             rows.stage_events(self.scratch, first, last),
             {"inexact": rows.INEXACT_PATTERN},
@@ -105,16 +105,10 @@ class Staging:
         # As large as the events, and of no more use.
         await self._empty(self.scratch.records)
 
-    async def _load(
-        self,
-        table: str,
-        columns: Sequence[str],
-        fmt: str,
-        body: bytes,
-        settings: Settings | None = None,
-    ) -> None:
+    def _filling(self, table: str) -> str:
+        """A table's name, for a statement that may leave something in it."""
         self._filled.add(table)
-        await self._engine.load(table, columns, fmt, body, settings)
+        return table
 
     async def _empty(self, *tables: str) -> None:
         for table in tables:
@@ -200,8 +194,8 @@ class Staging:
 
     async def _stored(self, suspects: Keys, first: int) -> dict[int, list[int]]:
         # A plan that is applied again finds keys of its own first try: those do not count.
-        await self._load(
-            self.scratch.suspects,
+        await self._engine.load(
+            self._filling(self.scratch.suspects),
             ("h",),
             "RowBinary",
             np.stack([suspects["low"], suspects["high"]], axis=1).tobytes(),
@@ -217,8 +211,8 @@ class Staging:
         return found
 
     async def _save(self, verdicts: Sequence[Verdict]) -> None:
-        await self._load(
-            self.scratch.verdicts,
+        await self._engine.load(
+            self._filling(self.scratch.verdicts),
             ("off", "idx", "verdict"),
             "JSONCompactEachRow",
             encoded((one.off, one.idx, one.verdict) for one in verdicts),
@@ -239,7 +233,7 @@ class Staging:
         return faults
 
     async def _read_points(self, series: Sequence[Series], judged: bool) -> int:
-        self._filled.add(self.scratch.points)
+        self._filling(self.scratch.points)
         for some in rows.in_statements(series):
             statement = rows.stage_points(self.scratch, some, judged)
             await self._engine.execute(statement.sql, statement.params, rows.ONE_BLOCK)
@@ -294,7 +288,9 @@ class Staging:
         ]
         if lines:
             columns = (*POINT_COLUMNS, "reason")
-            await self._load(self.scratch.points, columns, "JSONCompactEachRow", encoded(lines))
+            await self._engine.load(
+                self.scratch.points, columns, "JSONCompactEachRow", encoded(lines)
+            )
 
 
 async def all_done(*jobs: Awaitable[object]) -> None:

@@ -6,7 +6,6 @@ only who wants to know is not settled before, and is looked at again in the tran
 """
 
 from collections.abc import Collection
-from datetime import datetime
 
 from aggregator.following import Follower, Settling
 from aggregator.staging import Staged, Staging
@@ -18,21 +17,23 @@ from meterline.kernel.usage import HOLD_SOURCE, Usage
 class Telling:
     """A plan's usage, by series, and the holds that its events settle. Each is read once."""
 
-    def __init__(self, staging: Staging, staged: Staged, planned_at: datetime) -> None:
+    def __init__(self, staging: Staging, staged: Staged, plan: Plan) -> None:
         self._staging = staging
         self._staged = staged
-        self._planned_at = planned_at
+        self._plan = plan
         self._known = set[int]()
         self._usages: list[Usage] = []
         self.settle: Settling | None = None
         """Settles the holds; None when there are none."""
 
-    async def prepare(self, database: Database, follower: Follower, plan: Plan) -> None:
+    async def prepare(self, database: Database, follower: Follower) -> None:
         """Read all that the transaction will ask for, unless others follow by then."""
         async with database.read() as conn:
             wanted = await follower.series(conn)
-        await self.usages(set(plan.series).intersection(wanted))
-        settled = await self._read_settled()
+        await self.usages(set(self._plan.series).intersection(wanted))
+        if not self._staged.settling:
+            return
+        settled = await self._staging.settled(HOLD_SOURCE, self._staged.judged)
         if settled:
             async with database.read() as conn:
                 self.settle = await follower.settling(conn, settled)
@@ -41,12 +42,6 @@ class Telling:
         """What the plan's points of these series add up to."""
         missing = set(series) - self._known
         if missing:
-            self._usages += await self._staging.usages(missing, self._planned_at)
+            self._usages += await self._staging.usages(missing, self._plan.planned_at)
             self._known |= missing
         return [usage for usage in self._usages if usage.series in series]
-
-    async def _read_settled(self) -> list[tuple[str, str]]:
-        """Namespace and id of the events that settle holds."""
-        if not self._staged.settling:
-            return []
-        return await self._staging.settled(HOLD_SOURCE, self._staged.judged)

@@ -297,8 +297,8 @@ class PartitionSink:
 
     async def _before_commit(self, plan: Plan, staged: Staged) -> Telling:
         """Read what is to be told, and make sure that it and what was inserted were whole."""
-        told = Telling(self._staging, staged, plan.planned_at)
-        await told.prepare(self._database, self._parts.follower, plan)
+        told = Telling(self._staging, staged, plan)
+        await told.prepare(self._database, self._parts.follower)
         await self._staging.check(staged)
         # A key that was stored must never seem new, whatever fails from here.
         await asyncio.to_thread(self._keys.seen.add, staged.keys["low"])

@@ -10,7 +10,7 @@ from entitlements.holds.book import Account, Basis, Book, Confirm, Expire, Item,
 from entitlements.holds.memory import Memory, Versions
 from entitlements.holds.model import Hold, Place
 from meterline.db.engine import Database
-from meterline.db.steps import CollisionError, Mark, Row, Steps, in_transaction, one_by_one
+from meterline.db.steps import CollisionError, Row, Steps, in_transaction, mark, one_by_one
 from meterline.kernel.errors import UnavailableError
 from meterline.kernel.instants import to_micros
 
@@ -86,8 +86,8 @@ class Groups:
     def _steps(self, items: Sequence[Item]) -> Steps["_Done"]:
         places = {_place(item) for item in items if not isinstance(item, Sent)}
         opened = {item.opening.place for item in items if isinstance(item, Open)}
-        memory, found = self._memory, (yield Mark())
-        memory.at(found[0] if found else None)
+        memory = self._memory
+        memory.at((yield from mark()))
         unknown = memory.unknown(places)
         accounts = memory.accounts_of(places) | (yield from store.lock(unknown))
         # After the locks: nothing that is decided on can change any more.
@@ -111,8 +111,7 @@ class Groups:
         outcomes = [_decide(book, item) for item in items]
         sent = [one for item in items if isinstance(item, Sent) for one in item.ids]
         yield from store.write(book, sent)
-        marks = yield Mark()
-        return _Done(book, outcomes, kept, rows, marks[0] if marks else None)
+        return _Done(book, outcomes, kept, rows, (yield from mark()))
 
     def _unlocked(self, items: Sequence[Item]) -> Steps["_Done | None"]:
         """The same without locks, as nearly always nobody else is there; None when somebody was.

@@ -21,7 +21,7 @@ from entitlements.plans.stores.rates import ChunkKey, Key
 from entitlements.plans.tokens import TokenLog
 from entitlements.plans.windows import MissingChunk, RequestLog
 from meterline.db.engine import Database
-from meterline.db.steps import Mark, Row, Steps, in_transaction, on
+from meterline.db.steps import Row, Steps, in_transaction, mark, on
 from meterline.kernel.clock import Clock
 from meterline.kernel.grouping import Grouping
 from meterline.kernel.instants import to_micros
@@ -173,8 +173,7 @@ class RateLimiter:
     def _steps(
         self, group: Sequence[Ask | Recorded], places: Mapping[Key, list[int]], keys: Sequence[Key]
     ) -> Steps[_Done]:
-        found = yield Mark()
-        self._memory.at(found[0] if found else None)
+        self._memory.at((yield from mark()))
         known = {key: self._memory.logs[key] for key in keys if key in self._memory.logs}
         unknown = [key for key in keys if key not in known]
         kept = (yield from store.load(unknown, lock=True)) if unknown else {}
@@ -186,8 +185,7 @@ class RateLimiter:
         logs = {key: _opened(known.get(key), todo, at) for key, todo in places.items()}
         answers = yield from self._decide(group, logs, to_micros(at))
         yield from self._keep(logs, known)
-        marks = yield Mark()
-        return _Done(answers, logs, marks[0] if marks else None)
+        return _Done(answers, logs, (yield from mark()))
 
     def _peek(self, key: Key, limits: RateLimits, tokens: int) -> Steps[RateAnswer]:
         kept = yield from store.load([key], lock=False)

@@ -159,23 +159,17 @@ def _sqlite_engines(url: URL, limits: DatabaseLimits) -> tuple[AsyncEngine, Asyn
     # isolation_level None: the driver starts no transaction by itself, so ours are exact, and
     # schema changes are part of them.
     connect_args = {"isolation_level": None, "timeout": limits.wait_seconds}
-    writer = create_async_engine(
-        url,
-        module=OneHopSqlite(),
-        connect_args=connect_args,
-        pool_size=1,
-        max_overflow=0,
-        pool_timeout=limits.wait_seconds,
-        pool_reset_on_return=None,
-    )
-    reader = create_async_engine(
-        url,
-        module=OneHopSqlite(),
-        connect_args=connect_args,
-        pool_size=limits.readers,
-        max_overflow=0,
-        pool_timeout=limits.wait_seconds,
-        pool_reset_on_return=None,
+    writer, reader = (
+        create_async_engine(
+            url,
+            module=OneHopSqlite(),
+            connect_args=connect_args,
+            pool_size=size,
+            max_overflow=0,
+            pool_timeout=limits.wait_seconds,
+            pool_reset_on_return=None,
+        )
+        for size in (1, limits.readers)
     )
     _prepare(
         writer,

@@ -103,11 +103,22 @@ def _engine(
     return engine
 
 
-async def _connect(dsn: str, limits: DatabaseLimits, settings: Mapping[str, str]) -> Any:
-    import asyncpg  # here, since a server with SQLite starts sooner without it
+def _driver() -> Any:
+    """The driver, loaded at its first use: a server with SQLite starts sooner without it."""
+    import asyncpg
 
+    return asyncpg
+
+
+def _driver_errors() -> tuple[type[Exception], ...]:
+    """What a server raises that is away, or does not do what it is asked."""
+    driver = _driver()
+    return driver.PostgresError, driver.InterfaceError, OSError, TimeoutError
+
+
+async def _connect(dsn: str, limits: DatabaseLimits, settings: Mapping[str, str]) -> Any:
     try:
-        return await asyncpg.connect(
+        return await _driver().connect(
             dsn,
             timeout=limits.connect_seconds,
             command_timeout=_silence(limits),
@@ -121,7 +132,7 @@ async def _connect(dsn: str, limits: DatabaseLimits, settings: Mapping[str, str]
                 **settings,
             },
         )
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except _driver_errors() as error:
         raise UnavailableError(_CANNOT_REACH) from error
 
 
@@ -204,14 +215,12 @@ async def _plan_anew(line: _Line) -> None:
     the wrong columns is as good as the right one; until somebody has the table analysed, each
     look-up would read all of a namespace.
     """
-    import asyncpg
-
     line.taken += 1
     if line.taken & (line.taken - 1):
         return
     try:
         await line.connection.execute("DISCARD PLANS")
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+    except _driver_errors() as error:
         raise UnavailableError(_CANNOT_REACH) from error
 
 
@@ -300,17 +309,15 @@ class PostgresHotReads:
             raise UnavailableError(_CANNOT_REACH) from error
 
     async def _on_connection(self, use: Callable[[Any], Awaitable[Sequence[Any]]]) -> Sequence[Any]:
-        import asyncpg
-
         connection = await self._idle.get()
         try:
             if connection is None or connection.is_closed():
                 connection = None
                 connection = await _connect(self._dsn, self._limits, _HOT_SETTINGS)
             return await use(connection)
-        except asyncpg.SyntaxOrAccessError:
+        except _driver().SyntaxOrAccessError:
             raise
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except _driver_errors() as error:
             if connection is not None:
                 connection.terminate()
                 connection = None

@@ -86,6 +86,12 @@ class Mark:
 Steps = Generator[Ask | Write | Mark, Sequence[Row], T]
 
 
+def mark() -> Steps[Row | None]:
+    """The mark, None where it cannot be told."""
+    found = yield Mark()
+    return found[0] if found else None
+
+
 def plain(statement: str) -> Texts:
     """A query with `?` for its parameters, in every dialect."""
     first, *rest = statement.split("?")

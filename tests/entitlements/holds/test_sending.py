@@ -18,6 +18,8 @@ PLACE = Place(NAMESPACE, "ann", "tokens")
 
 
 async def _confirmed(on: Holding, hold_id: str) -> None:
+    await on.entitle()
+    await on.grant(100)
     await on.holds.request(HoldRequest(PLACE, Decimal(1), hold_id))
     await on.holds.confirm(NAMESPACE, hold_id, place=PLACE)
     await on.holds.sender.flush()
@@ -33,8 +35,6 @@ async def test_an_event_that_nobody_counts_is_noted_and_not_written_again(
     any_database: Database,
 ) -> None:
     async with holding(any_database, limits=HoldLimits(resend_seconds=10)) as on:
-        await on.entitle()
-        await on.grant(100)
         await _confirmed(on, "a")
         on.clock.advance(4.9)
         await on.holds.note_sent()
@@ -49,8 +49,6 @@ async def test_an_event_that_nobody_counts_is_noted_and_not_written_again(
 
 async def test_what_is_settled_needs_no_note(any_database: Database) -> None:
     async with holding(any_database) as on:
-        await on.entitle()
-        await on.grant(100)
         await _confirmed(on, "a")
         await on.settle()
         assert await _waiting(on) == 0
@@ -58,8 +56,6 @@ async def test_what_is_settled_needs_no_note(any_database: Database) -> None:
 
 async def test_an_event_that_another_process_left_is_written_again(any_database: Database) -> None:
     async with holding(any_database) as on:
-        await on.entitle()
-        await on.grant(100)
         await _confirmed(on, "a")
         clock = on.clock
     async with holding(any_database, clock) as other:
@@ -75,8 +71,6 @@ async def test_an_event_that_another_process_left_is_written_again(any_database:
 async def test_what_was_sent_long_ago_is_forgotten(any_database: Database) -> None:
     """Whoever cannot note it for so long writes it again: it counts once."""
     async with holding(any_database) as on:
-        await on.entitle()
-        await on.grant(100)
         await _confirmed(on, "a")
         key = (NAMESPACE, "a")
         await on.holds.note_sent()
