@@ -40,6 +40,8 @@ SUBJECTS = ("ann", "bob", "cid")
 METER = meter("tokens")
 SERIES = 1
 NS = "default"
+_MOST_CHANGES = 1000
+_COMPARISONS = 40
 
 
 @dataclass(frozen=True)
@@ -148,12 +150,13 @@ class World:
     wrong: list[str] = field(default_factory=list)
     compared: int = 0
     built: int = 0
+    over: bool = False
 
-    async def sink(self, part: int, steps: int) -> None:
+    async def sink(self, part: int) -> None:
         """What a sink does: the store first, then position and live usage in one transaction."""
         database = self.databases[part % len(self.databases)]
         offset = 0
-        for _ in range(steps):
+        while not self.over:
             planned_at = self.store.clock()
             step = []
             for _ in range(self.chance.randrange(1, 4)):
@@ -174,21 +177,28 @@ class World:
                     await following.apply(conn, [_usage(one, planned_at) for one in step])
             self.store.clock.advance(0.25)
 
-    async def build(self, rows: LiveEntitlements, times: int) -> None:
+    async def build(self, rows: LiveEntitlements) -> None:
         """What a check does."""
-        for _ in range(times):
+        while not self.over:
             subject = self.chance.choice(SUBJECTS)
             if await rows.get(NS, subject, "tokens", self.store.clock()) is not None:
                 self.built += 1
             await asyncio.sleep(self.chance.random() / 200)
 
-    async def disturb(self, database: Database, times: int) -> None:
-        """What a change of a balance does, after rows were compared with the store."""
-        for _ in range(times):
+    async def disturb(self, database: Database, comparisons: int) -> None:
+        """What a change of a balance does, after rows were compared with the store.
+
+        It ends all when enough rows were there to be compared (how soon they are built depends on
+        the machine), or one is wrong.
+        """
+        for _ in range(_MOST_CHANGES):
+            if self.compared >= comparisons or self.wrong:
+                break
             await asyncio.sleep(self.chance.random() / 100)
             await self.compare(database)
             async with database.transaction() as conn:
                 await live.invalidate(conn, self.ids[self.chance.choice(SUBJECTS)])
+        self.over = True
 
     async def compare(self, database: Database) -> None:
         async with database.transaction() as conn:
@@ -206,13 +216,13 @@ class World:
         span = Period(standing.opening.at, LATEST)
         return kept, self.store.total(one.subject, span, through) or Decimal(0)
 
-    async def run(self, steps: int = 40) -> None:
+    async def run(self, comparisons: int = _COMPARISONS) -> None:
         async with asyncio.TaskGroup() as group:
             for part in range(PARTS):
-                group.create_task(self.sink(part, steps))
+                group.create_task(self.sink(part))
             for rows in self.rows:
-                group.create_task(self.build(rows, steps))
-            group.create_task(self.disturb(self.databases[0], steps))
+                group.create_task(self.build(rows))
+            group.create_task(self.disturb(self.databases[0], comparisons))
         for subject in SUBJECTS:
             await self.rows[0].get(NS, subject, "tokens", self.store.clock())
         await self.compare(self.databases[0])
@@ -266,7 +276,7 @@ async def test_rows_agree_with_the_store_at_every_moment(any_url: str, seed: int
         await it.run()
         assert it.wrong == []
         # The rows were there, or the comparison would say nothing.
-        assert it.compared > 20 and it.built > 40
+        assert it.compared >= _COMPARISONS and it.built > 0
 
 
 async def test_a_row_whose_builder_died_is_built_anew(any_url: str) -> None:
@@ -311,7 +321,7 @@ async def test_positions_that_nobody_holds_lose_usage(
 
     monkeypatch.setattr(Tracked, "track", track)
     async with world(any_url, 1, let_go) as it:
-        await it.run()
+        await it.run(10 * _COMPARISONS)
         assert it.wrong != []
 
 
@@ -321,7 +331,7 @@ async def test_sinks_that_lock_no_rows_lose_usage(
     monkeypatch.setattr(sa.Select, "with_for_update", lambda select, **_: select)
     async with world(postgres_url, 1) as it:
         try:
-            await it.run()
+            await it.run(10 * _COMPARISONS)
         except* UnavailableError:
             it.wrong.append("they wait for each other in a circle")
         assert it.wrong != []
