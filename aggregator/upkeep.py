@@ -170,7 +170,8 @@ class Upkeep:
     async def _fill(self, leader: int, one: StoredSeries) -> None:
         series = one.series
         if series.state == "preparing":
-            await self._save(leader, replace(one, in_progress=True))
+            if not await self._begin(leader, one):
+                return
             await self._backfill.insert_exact(series)
             series = replace(series, state="backfilling")
         elif not series.gaps:
@@ -178,10 +179,21 @@ class Upkeep:
         else:
             part, after, before = series.gaps[0]
             through = min(after + one.step, before - 1)
-            await self._save(leader, replace(one, in_progress=True))
+            if not await self._begin(leader, one):
+                return
             await self._backfill.insert_step(series, part, after, through)
             series = replace(series, done_through={**series.done_through, part: through})
         await self._save(leader, replace(one, series=series, in_progress=False))
+
+    async def _begin(self, leader: int, one: StoredSeries) -> bool:
+        """Note that a step begins; not if somebody went on with the series since it was read."""
+        async with self._database.transaction() as conn:
+            await stored.check_lead(conn, leader)
+            if await stored.load_series(conn, [one.series.id]) != [one]:
+                return False
+            await stored.save_series(conn, one.series, leader, in_progress=True)
+        await self._registry.reload()
+        return True
 
     async def _save(self, leader: int, one: StoredSeries) -> None:
         async with self._database.transaction() as conn:

@@ -77,6 +77,7 @@ async def version(conn: AsyncConnection) -> int:
 
 
 async def _changed(conn: AsyncConnection) -> None:
+    """To be called before a row of a series is changed: the leader locks in this order as well."""
     await conn.execute(sa.update(_STATE).values(series_version=_STATE.c.series_version + 1))
 
 
@@ -158,10 +159,10 @@ async def remove_user(conn: AsyncConnection, series: int, meter_id: str, now: da
 
 async def drop_unused(conn: AsyncConnection, now: datetime, series: int | None = None) -> None:
     """Mark series that no meter uses: new plans leave them out. All of them, or just that one."""
+    await _changed(conn)
     unused = series_table.c.id.not_in(sa.select(series_users.c.series))
     which = [] if series is None else [series_table.c.id == series]
     await conn.execute(sa.update(series_table).where(_LIVE, unused, *which).values(dropped_at=now))
-    await _changed(conn)
 
 
 async def dropped_ids(conn: AsyncConnection, before: datetime) -> set[int]:
@@ -202,13 +203,13 @@ async def create_series(
 
 async def need_no_preparation(conn: AsyncConnection, series: int) -> None:
     """No stored event of the series has to be read exactly: it can be queried from now on."""
+    await _changed(conn)
     await conn.execute(
         sa.update(series_table)
         .where(series_table.c.id == series)
         .where(series_table.c.state == "preparing", ~series_table.c.in_progress)
         .values(state="backfilling")
     )
-    await _changed(conn)
 
 
 async def save_series(

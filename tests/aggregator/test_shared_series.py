@@ -3,6 +3,8 @@
 import asyncio
 import random
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from aggregator.stores.clickhouse import ClickHouseEngine
 from aggregator.stores.engine import EngineError
 from aggregator.stores.layout import Layout
 from aggregator.stores.migrations import migrate, migrations
+from aggregator.stores.series import StoredSeries
 from aggregator.upkeep import Erasure
+from meterline.db.locks import Gate, Held
 from meterline.kernel.clock import system_clock
 from meterline.kernel.meters import Aggregation
 from tests.support.engines import store_at
@@ -49,6 +53,12 @@ def _api(on: Sinks) -> SeriesRegistry:
     gate = on.sinks[0].registry.gate
     shared = gate if on.databases[-1].dialect == "sqlite" else None
     return SeriesRegistry(on.databases[-1], on.engine, system_clock, gate=shared)
+
+
+async def _stored_series(on: Sinks, number: int) -> Series:
+    async with on.databases[-1].read() as conn:
+        (found,) = await stored.load_series(conn, [number])
+    return found.series
 
 
 async def test_a_series_that_another_process_makes(tmp_path: Path, any_url: str) -> None:
@@ -155,6 +165,64 @@ async def test_a_step_that_was_cut_short_is_taken_back(tmp_path: Path, any_url: 
         assert cut > 2
         assert (await on.totals())[made.id] == total(range(300))
         assert await on.right()
+
+
+async def test_what_can_be_queried_is_not_prepared_again(
+    tmp_path: Path, any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who made the series prepares it just when the leader, which saw it unprepared, begins to."""
+    log = PartitionedLog(2, SEED)
+    async with running_sinks(tmp_path, any_url, log, [TOKENS]) as on:
+        await log.assign([0], [1])
+        await log.send(events(range(1, 7)))
+        await on.settle()
+        await on.filled()
+        api, mutex, known = _api(on), Gate.mutex, asyncio.Event()
+        states: list[str] = []
+
+        @asynccontextmanager
+        async def late(gate: Gate, name: str) -> AsyncIterator[Held]:
+            async with mutex(gate, name) as held:
+                await known.wait()
+                if not states:
+                    async with on.databases[-1].transaction() as conn:
+                        await stored.need_no_preparation(conn, made.id)
+                states.append((await _stored_series(on, made.id)).state)
+                yield held
+                states.append((await _stored_series(on, made.id)).state)
+
+        async def insert_exact(_self: Backfill, series: Series) -> None:
+            states.append((await _stored_series(on, series.id)).state)
+
+        monkeypatch.setattr(Gate, "mutex", late)
+        monkeypatch.setattr(Backfill, "insert_exact", insert_exact)
+        monkeypatch.setattr(api, "_prepare", lambda _series: asyncio.sleep(0))
+        made = await api.ensure(meter("by_user", user="$.user"))
+        assert made.state == "preparing"
+        known.set()
+        await on.filled()
+        assert states
+        assert "preparing" not in states
+        assert (await on.totals())[made.id] == total(range(1, 7))
+
+
+async def test_who_comes_late_to_prepare_a_series_counts_nothing_twice(
+    tmp_path: Path, any_url: str
+) -> None:
+    log = PartitionedLog(2, SEED)
+    async with running_sinks(tmp_path, any_url, log, [TOKENS]) as on:
+        await log.assign([0], [1])
+        await log.send(events(range(50)))
+        await on.settle()
+        made = await _api(on).ensure(meter("by_user", user="$.user"))
+        await on.filled()
+        leader = on.sinks[0]
+        leader.upkeep.wake()
+        await leader.upkeep.settled()
+        assert leader.registry.hasten is not None
+        await leader.registry.hasten(StoredSeries(made, 1000, False))
+        await on.filled()
+        assert (await on.totals())[made.id] == total(range(50))
 
 
 async def test_a_leader_that_was_deposed_adds_nothing(tmp_path: Path) -> None:
