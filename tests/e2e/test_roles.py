@@ -13,7 +13,7 @@ from meterline.eventlog.kafka_options import KafkaOptions
 from tests.support.clickhouse import shared_options
 from tests.support.cluster import Cluster, ClusterProcess
 from tests.support.kafka import KafkaBroker
-from tests.support.meters import event, make_meter, rows, send, total
+from tests.support.meters import event, make_meter, rows, send, wait_total
 from tests.support.postgres import PostgresCluster
 from tests.support.server import eventually
 
@@ -42,15 +42,6 @@ def gateways(cluster: Cluster) -> Iterator[list[httpx.Client]]:
 def api(cluster: Cluster) -> Iterator[httpx.Client]:
     with cluster.apis[0].client() as client:
         yield client
-
-
-def wait_total(api: httpx.Client, slug: str, expected: int) -> None:
-    def reached() -> bool:
-        found = total(api, slug) or 0
-        assert found <= expected, f"{slug}: {found} of {expected}"
-        return found == expected
-
-    eventually(reached, f"{slug} is {expected}", 60)
 
 
 def buy(api: httpx.Client) -> httpx.Response | None:
@@ -209,7 +200,7 @@ def test_another_api_server_sees_and_answers_the_same(cluster: Cluster, api: htt
         second = cluster.add("api").spawn().wait_ready()
         with second.client() as other:
             make_meter(api, "r_shared", "COUNT", eventType="r")
-            eventually(lambda: total(other, "r_shared") == _BATCHES * _BATCH, "the same total")
+            wait_total(other, "r_shared", _BATCHES * _BATCH)
             assert rows(other, "r_before") == rows(api, "r_before")
             # It takes events as well, so that a client needs no other address.
             send(other, [event("through-api", type="r")])

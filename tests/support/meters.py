@@ -73,6 +73,27 @@ def total(client: httpx.Client, slug: str, **parameters: Any) -> Decimal | None:
     return found[0]["value"] if found else None
 
 
+def wait_total(client: httpx.Client, slug: str, expected: int) -> None:
+    """Wait until a meter is prepared and has counted what is `expected`; never may it be more."""
+    said = ""
+
+    def reached() -> bool:
+        nonlocal said
+        response = client.get(f"/api/v1/meters/{slug}/query")
+        said = response.text
+        if response.status_code == 503:
+            return False
+        assert response.status_code == 200, said
+        counted = sum(int(row["value"]) for row in response.json()["data"])
+        assert counted <= expected, f"{slug}: {counted} of {expected}"
+        return counted == expected
+
+    try:
+        eventually(reached, f"{slug} is {expected}", 60)
+    except AssertionError as error:
+        raise AssertionError(f"{error}; the last answer: {said}") from error
+
+
 def batches_of(items: Iterable[str], size: int) -> Iterable[list[str]]:
     """The items in lists of `size`."""
     iterator = iter(items)
