@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.meters import event, make_meter, rows, send, settle, total
+from tests.support.meters import event, make_meter, rows, send, settle, total, wait_total
 from tests.support.server import MeterlineServer, eventually
 
 StartServer = Callable[..., MeterlineServer]
@@ -205,7 +205,7 @@ def test_a_younger_meter_and_a_new_group_count_what_is_there(client: httpx.Clien
     send(client, [event(f"{at}", type="f-late", data={"m": m}) for at, m in enumerate(sizes)])
     settle(client)
     make_meter(client, "f_late", "COUNT", eventType="f-late")
-    assert eventually(lambda: total(client, "f_late"), "the meter is filled") == 3
+    wait_total(client, "f_late", 3)
     changed = client.put("/api/v1/meters/f_late", json={"groupBy": {"model": "$.m"}})
     assert changed.status_code == 200, changed.text
     send(client, [event("4", type="f-late", data={"m": "small"})])

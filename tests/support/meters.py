@@ -11,6 +11,7 @@ import httpx
 from tests.support.server import eventually
 
 Event = dict[str, Any]
+_PREPARED_SECONDS = 60.0
 Row = dict[str, Any]
 
 BATCH = "application/cloudevents-batch+json"
@@ -59,11 +60,20 @@ def event(name: str, **attributes: Any) -> Event:
 
 
 def rows(client: httpx.Client, slug: str, **parameters: Any) -> list[Row]:
-    """The rows of a meter query, numbers without loss."""
-    response = client.get(f"/api/v1/meters/{slug}/query", params=parameters)
+    """The rows of a meter query, with exact numbers. After a 503 it tries again, as clients do."""
+    response = eventually(
+        lambda: _answered(client, slug, parameters), f"{slug} can be queried", _PREPARED_SECONDS
+    )
     assert response.status_code == 200, response.text
     data: list[Row] = json.loads(response.text, parse_float=Decimal, parse_int=Decimal)["data"]
     return data
+
+
+def _answered(
+    client: httpx.Client, slug: str, parameters: Mapping[str, Any]
+) -> httpx.Response | None:
+    response = client.get(f"/api/v1/meters/{slug}/query", params=dict(parameters))
+    return None if response.status_code == 503 else response
 
 
 def total(client: httpx.Client, slug: str, **parameters: Any) -> Decimal | None:
@@ -73,25 +83,20 @@ def total(client: httpx.Client, slug: str, **parameters: Any) -> Decimal | None:
     return found[0]["value"] if found else None
 
 
-def wait_total(client: httpx.Client, slug: str, expected: int) -> None:
-    """Wait until a meter is prepared and has counted what is `expected`; never may it be more."""
-    said = ""
+def wait_total(client: httpx.Client, slug: str, expected: int, **parameters: Any) -> None:
+    """Wait until a meter has counted what is `expected`; it must never be more."""
+    found: Decimal | None = None
 
     def reached() -> bool:
-        nonlocal said
-        response = client.get(f"/api/v1/meters/{slug}/query")
-        said = response.text
-        if response.status_code == 503:
-            return False
-        assert response.status_code == 200, said
-        counted = sum(int(row["value"]) for row in response.json()["data"])
-        assert counted <= expected, f"{slug}: {counted} of {expected}"
-        return counted == expected
+        nonlocal found
+        found = total(client, slug, **parameters)
+        assert found is None or found <= expected, f"{slug}: {found} of {expected}"
+        return found == expected
 
     try:
         eventually(reached, f"{slug} is {expected}", 60)
     except AssertionError as error:
-        raise AssertionError(f"{error}; the last answer: {said}") from error
+        raise AssertionError(f"{error}; the last answer: {found}") from error
 
 
 def batches_of(items: Iterable[str], size: int) -> Iterable[list[str]]:

@@ -12,7 +12,7 @@ from aggregator.stores.clickhouse import ClickHouseEngine
 from aggregator.stores.state import MOVED
 from meterline.server.moving.telling import STEPS
 from tests.support.kafka import KafkaBroker
-from tests.support.meters import event, make_meter, send, total
+from tests.support.meters import event, make_meter, send, total, wait_total
 from tests.support.moving import Embedded, Target, answers, balances, build, resent
 from tests.support.postgres import PostgresCluster
 from tests.support.server import MeterlineServer, eventually
@@ -69,7 +69,7 @@ def test_everything_is_there_and_nothing_counts_again(
         for start in range(0, len(again), 50):
             send(client, again[start : start + 50])
         send(client, [event("new", type="t", subject="new", data={"n": 1})])
-        eventually(lambda: total(client, "calls", subject="new") == 1, "the new one counts")
+        wait_total(client, "calls", 1, subject="new")
         client.get(
             "/api/v1/subjects/acme/entitlements/tokens/value", params={"wait": "true"}
         ).raise_for_status()
@@ -99,7 +99,7 @@ def _holds_and_meters_go_on(client: httpx.Client, embedded: Embedded) -> None:
     eventually(settled, "the hold that was moved is usage", 30)
     # A meter that is made now counts what was moved.
     make_meter(client, "later", "COUNT", eventType="t")
-    eventually(lambda: total(client, "later") == 383, "a new meter has the moved events", 30)
+    wait_total(client, "later", 383)
     shown = client.get("/api/v1/events", params={"type": "t", "hasError": "true"}).json()
     assert sum("conflict" in one["validationError"] for one in shown) == 3
 
@@ -133,7 +133,7 @@ def test_a_folder_that_went_on_meanwhile_is_moved_as_it_is_now(
     assert "half moved" in refused.stderr
     with MeterlineServer(folder) as server, client_of(server.url, embedded) as client:
         send(client, [event("meanwhile", type="t", data={"n": 1})])
-        eventually(lambda: total(client, "calls") == 383, "the event is stored")
+        wait_total(client, "calls", 383)
         done = target.move(folder)
         assert done.returncode == 1
         assert "stop the server that uses" in done.stderr
