@@ -26,6 +26,9 @@ _BEGIN = "BEGIN ISOLATION LEVEL READ COMMITTED"
 _CONSTRAINT = "23"
 """The class of PostgreSQL's states for constraints that are broken."""
 _PLACE = re.compile(r"\$(\d+)")
+_MOST_ROWS = 128
+ROWS = "{rows}"
+"""The place of the rows in SQLite's statement of a change."""
 Row = Sequence[Any]
 Texts = Mapping[str, str]
 """A statement for each dialect."""
@@ -50,11 +53,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Each:
-    """A change, for each row of parameters.
+    """A change, for each row of parameters; in as few statements as can be.
 
-    SQLite runs the statement once for each row. PostgreSQL, for which every statement is a
-    journey, runs it once: a parameter is the array of a column. A change that SQLite has made
-    already has no statement for it.
+    PostgreSQL, for which every statement is a journey, runs it once: a parameter is the array of a
+    column. SQLite's statement has `ROWS` where the rows belong, or runs once for each row. It is to
+    FAIL at the first row that cannot be: to undo the others it would keep a journal, and the
+    transaction is rolled back anyway. A change that SQLite has made has no statement for it.
     """
 
     statement: Texts
@@ -101,25 +105,25 @@ def plain(statement: str) -> Texts:
 
 def insert(table: str, columns: Mapping[str, str], conflict: str = "") -> Texts:
     """A change that adds rows. `columns` have PostgreSQL's types; `conflict` is `ON CONFLICT …`."""
-    head = f"INSERT INTO {table} ({', '.join(columns)})"
+    into = f"INTO {table} ({', '.join(columns)})"
     tail = f" {conflict}" if conflict else ""
     return {
-        "sqlite": f"{head} VALUES ({', '.join('?' * len(columns))}){tail}",
-        "postgresql": f"{head} SELECT * FROM {arrays(columns)}{tail}",
+        "sqlite": f"INSERT OR FAIL {into} VALUES {ROWS}{tail}",
+        "postgresql": f"INSERT {into} SELECT * FROM {arrays(columns)}{tail}",
     }
 
 
 def update(table: str, columns: Mapping[str, str], keys: Mapping[str, str]) -> Texts:
     """A change of the rows that the keys name; a row of parameters has the columns first."""
-    assigned = ", ".join(f"{name} = ?" for name in columns)
-    found = " AND ".join(f"{name} = ?" for name in keys)
-    assigned_of = ", ".join(f"{name} = w.{name}" for name in columns)
-    found_of = " AND ".join(f"t.{name} = w.{name}" for name in keys)
     names = {**columns, **keys}
+    assigned = ", ".join(f"{name} = w.{name}" for name in columns)
+    found = " AND ".join(f"t.{name} = w.{name}" for name in keys)
+    given = f"w ({', '.join(names)})"
     return {
-        "sqlite": f"UPDATE {table} SET {assigned} WHERE {found}",
-        "postgresql": f"UPDATE {table} AS t SET {assigned_of}"
-        f" FROM {arrays(names)} AS w ({', '.join(names)}) WHERE {found_of}",
+        "sqlite": f"WITH {given} AS (VALUES {ROWS})"
+        f" UPDATE OR FAIL {table} AS t SET {assigned} FROM w WHERE {found}",
+        "postgresql": f"UPDATE {table} AS t SET {assigned} FROM {arrays(names)} AS {given}"
+        f" WHERE {found}",
     }
 
 
@@ -314,10 +318,34 @@ def _through(conn: sqlite3.Connection, steps: Steps[T]) -> T:
             answer = ()
             for change in step.changes:
                 if "sqlite" in change.statement:
-                    conn.executemany(change.statement["sqlite"], change.rows)
+                    _change(conn, change.statement["sqlite"], change.rows)
     except StopIteration as end:
         result: T = end.value
         return result
+
+
+def _change(conn: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> None:
+    """Make a change for each row, of many rows at a time where the statement has a place for them.
+
+    For each row `executemany` lets go of the interpreter, and then waits until the event loop lets
+    go of it. Numbers of rows are powers of two, so that there are few statements to prepare.
+    """
+    if ROWS not in statement:
+        conn.executemany(statement, rows)
+        return
+    start = 0
+    while start < len(rows):
+        count = min(1 << (len(rows) - start).bit_length() - 1, _MOST_ROWS)
+        some = rows[start : start + count]
+        text = _of_rows(statement, count, len(some[0]))
+        conn.execute(text, [value for row in some for value in row])
+        start += count
+
+
+@lru_cache(1_000)
+def _of_rows(statement: str, count: int, width: int) -> str:
+    row = f"({', '.join('?' * width)})"
+    return statement.replace(ROWS, ", ".join([row] * count))
 
 
 def _mark(conn: sqlite3.Connection) -> Row:

@@ -16,6 +16,7 @@ from meterline.db.steps import (
     in_transaction,
     insert,
     one_by_one,
+    plain,
     update,
 )
 from tests.support.database import opened
@@ -58,10 +59,24 @@ def test_changes_without_rows_are_none() -> None:
     assert _for_postgresql(Write([Each(insert("a", {"x": "text"}), [])])) == ("", [])
 
 
-def test_sqlite_takes_row_by_row() -> None:
-    assert insert("a", {"x": "text", "y": "text"})["sqlite"] == "INSERT INTO a (x, y) VALUES (?, ?)"
-    moved = update("b", {"x": "text", "y": "text"}, {"k": "text"})
-    assert moved["sqlite"] == "UPDATE b SET x = ?, y = ? WHERE k = ?"
+async def test_sqlite_takes_many_rows_at_a_time(tmp_path: Path) -> None:
+    added = insert("notes", {"key": "text", "text": "text"}, "ON CONFLICT (key) DO NOTHING")
+    moved = update("notes", {"text": "text"}, {"key": "text"})
+    fewer = {"sqlite": "DELETE FROM notes WHERE key = ?"}
+    numbers = [(str(one), "old") for one in range(301)]
+
+    def change() -> Steps[Sequence[Row]]:
+        yield Write([Each(added, numbers), Each(moved, [])])
+        yield Write([Each(added, numbers[:3]), Each(moved, [("new", key) for key, _ in numbers])])
+        yield Write([Each(moved, [(None, "7"), ("x", "nobody")]), Each(fewer, [("8",), ("9",)])])
+        return (yield Ask(plain("SELECT key, text FROM notes ORDER BY rowid")))
+
+    async with opened(f"sqlite:///{tmp_path}/it.db") as database:
+        async with database.transaction() as conn:
+            await conn.execute(text("CREATE TABLE notes (key TEXT PRIMARY KEY, text TEXT)"))
+        found = [tuple(row) for row in await in_transaction(database, change())]
+    expected = [(key, None if key == "7" else "new") for key, _ in numbers]
+    assert found == [row for row in expected if row[0] not in ("8", "9")]
 
 
 def _mark() -> Steps[Sequence[Row]]:
