@@ -14,6 +14,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -255,8 +256,9 @@ class PartitionSink:
             await self._ahead.begin(plan.last, series, self._mine)
             await self._applying.insert(plan, self._staging.scratch, series, staged, faults)
             told = await self._before_commit(plan, staged)
-            async with self._database.transaction() as conn:
-                await self._commit(conn, plan, records, series, told, faults)
+            commit = partial(self._commit, plan, records, series, told, faults)
+            # What was rejected is read in the transaction.
+            await told.commit(commit, in_one_go=not faults)
         await self._on_step("committed")
         await self._advance(plan)
         self._parts.metrics.applied(
@@ -292,13 +294,14 @@ class PartitionSink:
             )
             await held.during(mutex.during(work))
             told = await self._before_commit(plan, staged)
+            await told.read_all()
             async with held.transaction() as conn:
-                await self._commit(conn, plan, records, series, told, faults)
+                await self._commit(plan, records, series, told, faults, conn)
 
     async def _before_commit(self, plan: Plan, staged: Staged) -> Telling:
         """Read what is to be told, and make sure that it and what was inserted were whole."""
-        told = Telling(self._staging, staged, plan)
-        await told.prepare(self._database, self._parts.follower)
+        told = Telling(self._staging, staged, plan, self._database, self._parts.follower)
+        await told.prepare()
         await self._staging.check(staged)
         # A key that was stored must never seem new, whatever fails from here.
         await asyncio.to_thread(self._keys.seen.add, staged.keys["low"])
@@ -306,26 +309,19 @@ class PartitionSink:
 
     async def _commit(
         self,
-        conn: AsyncConnection,
         plan: Plan,
         records: Sequence[Record],
         series: Sequence[Series],
         told: Telling,
         faults: int,
+        conn: AsyncConnection,
     ) -> None:
         """Move the position past the plan, and tell the follower, in one transaction."""
-        follower = self._parts.follower
         await state.commit_plan(conn, plan, self._mine, last_ingested(records, plan.last))
-        # Who begins to follow a series locks the partitions' rows: it does so before this
-        # transaction, which then tells it, or after it, when the position says that it must read
-        # the store.
-        wanted = set(plan.series).intersection(await follower.series(conn))
-        if wanted:
-            await follower.apply(conn, await told.usages(wanted))
-        if told.settle is not None:
-            await told.settle(conn)
+        await told.tell(conn)
         if faults:
-            await follower.rejected(conn, lambda: self._applying.faults(plan, series))
+            read = partial(self._applying.faults, plan, series)
+            await self._parts.follower.rejected(conn, read)
 
     async def _stage(self, plan: Plan, records: Sequence[Record]) -> tuple[Plan, Staged]:
         unusable = [(one, one.fault) for one in records if one.fault is not None]

@@ -15,7 +15,7 @@ from entitlements.balance.exact import ROOM
 from entitlements.holds import store
 from entitlements.holds.book import Account
 from entitlements.holds.model import Place
-from meterline.db.steps import Ask, Each, Row, Steps, Write, on
+from meterline.db.steps import ROWS, Ask, Each, Row, Steps, Write, on
 from meterline.kernel.quantity import format_number
 
 Events = Sequence[tuple[str, str]]
@@ -30,13 +30,13 @@ _READ = {
 # By the number of its row, as those of one time lie together; a number may have become another
 # row's, so the rest must be the same, too.
 _MARK = {
-    "sqlite": "UPDATE holds SET settled = 1, outbox = NULL FROM (SELECT value AS v"
-    " FROM json_each(?)) AS w WHERE holds.rowid = json_extract(v, '$[0]')"
-    " AND namespace = json_extract(v, '$[1]') AND id = json_extract(v, '$[2]')"
-    " AND subject = json_extract(v, '$[3]') AND feature_key = json_extract(v, '$[4]')"
-    " AND confirmed = json_extract(v, '$[5]') AND state = 'confirmed' AND NOT settled"
+    "sqlite": "WITH w (at, namespace, id, subject, feature_key, confirmed)"
+    f" AS (VALUES {ROWS}) UPDATE OR FAIL holds AS t SET settled = 1, outbox = NULL FROM w"
+    " WHERE t.rowid = w.at AND t.namespace = w.namespace AND t.id = w.id AND t.subject = w.subject"
+    " AND t.feature_key = w.feature_key AND t.confirmed = w.confirmed AND t.state = 'confirmed'"
+    " AND NOT t.settled"
 }
-_CHANGES = {"sqlite": "SELECT changes()"}
+_CHANGES = {"sqlite": "SELECT total_changes()"}
 _BEGIN = {"sqlite": "SAVEPOINT settling"}
 _UNDO = {"sqlite": "ROLLBACK TO settling"}
 _END = {"sqlite": "RELEASE settling"}
@@ -79,10 +79,12 @@ def _read(events: Events) -> Steps[_Known | None]:
 def _settle(known: _Known) -> Steps[bool]:
     """Whether all was as it is known; nothing was written else."""
     yield Ask(_BEGIN)
-    yield Ask(_MARK, keys=known.rows)
-    changed = yield Ask(_CHANGES)
+    before = yield Ask(_CHANGES)
+    yield Write([Each(_MARK, known.rows)])
+    after = yield Ask(_CHANGES)
     accounts = yield from store.lock(known.amounts)
-    same = changed[0][0] == len(known.rows) and len(accounts) == len(known.amounts)
+    changed = after[0][0] - before[0][0]
+    same = changed == len(known.rows) and len(accounts) == len(known.amounts)
     if same:
         yield Write([Each(store.SETTLE_ACCOUNT, _moved(known, accounts))])
     else:

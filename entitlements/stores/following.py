@@ -4,16 +4,17 @@ Several sinks commit at the same time on PostgreSQL. They lock the rows of a ste
 them, all in the same order, so that no usage is lost and none waits for another in a circle.
 """
 
+import json
 from collections.abc import Sequence
 from decimal import Decimal
-from typing import Any
+from typing import NamedTuple
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from entitlements.balance.exact import total
 from entitlements.stores.live import Due, live_entitlements, read_due, write_due
+from meterline.db.steps import Ask, Each, Steps, Write, on, update
 from meterline.kernel.instants import to_micros
 from meterline.kernel.usage import Usage
 
@@ -29,19 +30,20 @@ _SERIES = sa.text(
     ") SELECT series FROM known WHERE series IS NOT NULL"
 )
 
-_COLUMNS = [
-    live_entitlements.c[name]
-    for name in (
-        "entitlement_id",
-        "series",
-        "subject",
-        "counts",
-        "filters",
-        "since",
-        "usage",
-        "due",
-    )
-]
+_COLUMNS = (
+    "l.entitlement_id, l.series, l.subject, l.counts, CAST(l.filters AS TEXT), l.since, l.usage,"
+    " l.due"
+)
+_TRACKED = {
+    "sqlite": f"SELECT {_COLUMNS} FROM (SELECT json_extract(value, '$[0]') AS series,"
+    " json_extract(value, '$[1]') AS subject FROM json_each(?)) AS w"
+    " CROSS JOIN live_entitlements AS l"
+    " ON l.series = CAST(w.series AS INTEGER) AND l.subject = w.subject",
+    "postgresql": f"SELECT {_COLUMNS} FROM unnest($1::text[], $2::text[]) AS w (series, subject)"
+    " JOIN live_entitlements AS l ON l.series = w.series::integer AND l.subject = w.subject"
+    " ORDER BY l.entitlement_id FOR UPDATE OF l",
+}
+_MOVE = update("live_entitlements", {"usage": "text", "due": "text"}, {"entitlement_id": "text"})
 
 
 async def tracked_series(conn: AsyncConnection) -> set[int]:
@@ -66,41 +68,57 @@ async def _throw_away(conn: AsyncConnection, *which: sa.ColumnElement[bool]) -> 
     )
 
 
+class _Tracked(NamedTuple):
+    """A row that follows a series for a subject, whether it answers yet or not."""
+
+    entitlement_id: str
+    series: int
+    subject: str
+    counts: bool
+    filters: str
+    since: int
+    usage: str
+    due: str
+
+
 async def apply(conn: AsyncConnection, usages: Sequence[Usage]) -> list[str]:
     """Add a step's usage to the rows that it concerns; answers the ids of those entitlements.
 
     Usage from before a row's opening changes what came before it: such a row is thrown away.
     """
+    moved, late = await on(conn, _move(usages))
+    table = live_entitlements
+    for start in range(0, len(late), _IN_ONE_GO):
+        await _throw_away(conn, table.c.entitlement_id.in_(late[start : start + _IN_ONE_GO]))
+    return moved + late
+
+
+def _move(usages: Sequence[Usage]) -> Steps[tuple[list[str], list[str]]]:
+    """Move the rows on; answers the ids of those, and of the rows for which a usage is too late."""
     by_place: dict[tuple[int, str], list[Usage]] = {}
     for usage in usages:
         by_place.setdefault((usage.series, usage.subject), []).append(usage)
-    moved: list[dict[str, str]] = []
+    asked = [(str(series), subject) for series, subject in sorted(by_place)]
+    found = (yield Ask(_TRACKED, keys=asked)) if asked else ()
+    moved: list[tuple[str, str, str]] = []
     late: list[str] = []
-    for row in await _tracked(conn, sorted(by_place)):
+    for row in map(_Tracked._make, found):
         change = _change(row, by_place[row.series, row.subject])
         if change is None:
             late.append(row.entitlement_id)
         elif change:
-            moved.append({"of": row.entitlement_id, **change})
-    table = live_entitlements
-    if moved:
-        await conn.execute(
-            sa.update(table)
-            .where(table.c.entitlement_id == sa.bindparam("of"))
-            .values(usage=sa.bindparam("usage"), due=sa.bindparam("due")),
-            moved,
-        )
-    for start in range(0, len(late), _IN_ONE_GO):
-        await _throw_away(conn, table.c.entitlement_id.in_(late[start : start + _IN_ONE_GO]))
-    return [row["of"] for row in moved] + late
+            moved.append((*change, row.entitlement_id))
+    yield Write([Each(_MOVE, moved)])
+    return [row[2] for row in moved], late
 
 
-def _change(row: Any, usages: Sequence[Usage]) -> dict[str, str] | None:
-    """The columns that usages change, empty for none; None when they are too late for the row."""
+def _change(row: _Tracked, usages: Sequence[Usage]) -> tuple[str, str] | tuple[()] | None:
+    """Usage and what is due, empty for no change; None when the usages are too late for the row."""
     amounts: list[Decimal] = []
     due: list[Due] = []
+    filters = json.loads(row.filters)
     for usage in usages:
-        if all(usage.dims[place] in texts for place, texts in row.filters):
+        if all(usage.dims[place] in texts for place, texts in filters):
             if to_micros(usage.earliest) < row.since:
                 return None
             amount = Decimal(usage.count) if row.counts else usage.value
@@ -109,43 +127,6 @@ def _change(row: Any, usages: Sequence[Usage]) -> dict[str, str] | None:
             else:
                 due.append((to_micros(usage.due), amount))
     if not amounts and not due:
-        return {}
-    return {
-        "usage": str(total([Decimal(row.usage), *amounts])),
-        "due": write_due([*read_due(row.due), *due]),
-    }
-
-
-async def _tracked(conn: AsyncConnection, places: Sequence[tuple[int, str]]) -> list[Any]:
-    """The rows that follow a series for a subject, whether they answer yet or not."""
-    if conn.dialect.name == "postgresql":
-        return await _locked(conn, places)
-    table = live_entitlements
-    subjects: dict[int, list[str]] = {}
-    for series, subject in places:
-        subjects.setdefault(series, []).append(subject)
-    found: list[Any] = []
-    for series, names in subjects.items():
-        for start in range(0, len(names), _IN_ONE_GO):
-            some = table.c.subject.in_(names[start : start + _IN_ONE_GO])
-            found += await conn.execute(sa.select(*_COLUMNS).where(table.c.series == series, some))
-    return found
-
-
-async def _locked(conn: AsyncConnection, places: Sequence[tuple[int, str]]) -> list[Any]:
-    table = live_entitlements
-    asked = (
-        sa.func.unnest(
-            sa.bindparam("series", [series for series, _ in places], ARRAY(sa.Integer)),
-            sa.bindparam("subjects", [subject for _, subject in places], ARRAY(sa.Text)),
-        )
-        .table_valued(sa.column("series", sa.Integer), sa.column("subject", sa.Text))
-        .render_derived("asked")
-    )
-    found = await conn.execute(
-        sa.select(*_COLUMNS)
-        .join(asked, sa.and_(table.c.series == asked.c.series, table.c.subject == asked.c.subject))
-        .order_by(table.c.entitlement_id)
-        .with_for_update(of=table)
-    )
-    return list(found)
+        return ()
+    used = total([Decimal(row.usage), *amounts])
+    return str(used), write_due([*read_due(row.due), *due])

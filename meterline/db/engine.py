@@ -9,10 +9,10 @@ first; readers have connections of their own and never wait for a writer (WAL). 
 import asyncio
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.exc import DBAPIError
@@ -22,11 +22,12 @@ from sqlalchemy.pool import PoolResetState
 
 from meterline.db import migrations, postgres
 from meterline.db.limits import DatabaseLimits
-from meterline.db.onehop import OneHopSqlite
+from meterline.db.onehop import OneHopSqlite, in_one_hop
 from meterline.kernel.errors import NotFoundError, UnavailableError, ValidationError
 
 __all__ = ["Database", "DatabaseLimits"]
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
@@ -85,6 +86,20 @@ class Database:
             async with self._writer.begin() as conn:
                 yield conn
 
+    async def run(self, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]]) -> T:
+        """The same with `work` as its block, which must wait for nothing but this connection.
+
+        On SQLite it runs in the thread of the connection: a busy event loop cannot keep it, and
+        with it the only write lock, waiting between two statements.
+        """
+        if self.dialect != "sqlite":
+            async with self.transaction() as conn:
+                return await work(conn)
+        with _passing_errors():
+            async with self._writer.connect() as conn:
+                driver = (await conn.get_raw_connection()).driver_connection
+                return await in_one_hop(driver, _in_transaction(conn, work))
+
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:
         """A read-only transaction on one consistent state. `UnavailableError` as above."""
@@ -123,6 +138,13 @@ class Database:
         file = self._writer.url.database
         if self.dialect == "sqlite" and file:
             Path(file).parent.mkdir(parents=True, exist_ok=True)
+
+
+async def _in_transaction(
+    conn: AsyncConnection, work: Callable[[AsyncConnection], Coroutine[Any, Any, T]]
+) -> T:
+    async with conn.begin():
+        return await work(conn)
 
 
 @contextmanager

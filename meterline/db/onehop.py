@@ -2,13 +2,15 @@
 
 Those that SQLAlchemy brings hop for the cursor, the statement, its rows and the end of it. On a
 busy event loop each hop waits for all that is ready before it, and a transaction that waits keeps
-every other writer out.
+every other writer out. Who is in the thread already need not hop: a whole transaction can be one.
 """
 
+import asyncio
 import sqlite3
+import threading
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, TypeVar
 
 import aiosqlite
 from sqlalchemy.dialects.sqlite.aiosqlite import (
@@ -16,10 +18,41 @@ from sqlalchemy.dialects.sqlite.aiosqlite import (
     AsyncAdapt_aiosqlite_cursor,
     AsyncAdapt_aiosqlite_dbapi,
 )
+from sqlalchemy.util import await_only
 
+T = TypeVar("T")
 _Done = tuple[Any, int, int | None, list[Any]]
 """Description, number of rows changed, id of the last one, and the rows found."""
 _NOTHING: _Done = (None, -1, None, [])
+
+
+async def hop(driver: Any, work: Callable[..., T], *given: Any) -> T:
+    """Have a connection's thread do something; at once, for who is in it."""
+    if threading.current_thread() is driver._thread:
+        return work(*given)
+    result: T = await driver._execute(work, *given)
+    return result
+
+
+async def in_one_hop(driver: Any, work: Coroutine[Any, Any, T]) -> T:
+    """Have a connection's thread run a coroutine, which waits for nothing but this connection."""
+    running = asyncio.ensure_future(driver._execute(_run, work))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        # Until it is done, nobody else may have the connection.
+        await asyncio.wait([running])
+        raise
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    try:
+        work.send(None)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+    work.close()
+    raise RuntimeError("it waits for something else than its connection")
 
 
 class OneHopCursor(AsyncAdapt_aiosqlite_cursor):
@@ -58,7 +91,7 @@ class OneHopCursor(AsyncAdapt_aiosqlite_cursor):
     async def _run(self, work: Callable[..., _Done], *given: Any) -> None:
         driver: Any = self._connection
         async with self._adapt_connection._execute_mutex:
-            self._done = await driver._execute(_in_thread, work, driver, *given)
+            self._done = await hop(driver, _in_thread, work, driver, *given)
         self._rows = deque(self._done[3])
 
     async def _async_soft_close(self) -> None:
@@ -74,6 +107,23 @@ class _Connection(AsyncAdapt_aiosqlite_connection):
     __slots__ = ()
 
     _cursor_cls = OneHopCursor  # type: ignore[assignment]
+
+    def commit(self) -> None:
+        """See `sqlite3.Connection.commit`."""
+        self._end("commit")
+
+    def rollback(self) -> None:
+        """See `sqlite3.Connection.rollback`."""
+        self._end("rollback")
+
+    def _end(self, how: str) -> None:
+        driver: Any = self._connection
+        if driver._connection is None:
+            return
+        try:
+            await_only(hop(driver, getattr(driver._conn, how)))
+        except Exception as error:
+            self._handle_exception(error)
 
 
 class OneHopSqlite(AsyncAdapt_aiosqlite_dbapi):

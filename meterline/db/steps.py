@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meterline.db.engine import Database, _passing_errors
+from meterline.db.onehop import hop
 from meterline.db.postgres import is_passing
 from meterline.kernel.errors import UnavailableError
 
@@ -168,14 +169,13 @@ async def _in_its_thread(driver: Any, steps: Steps[T]) -> T:
 async def _hop(driver: Any, work: Callable[..., T], *given: Any) -> T:
     """Have the driver's thread do something with its connection."""
     try:
-        result: T = await driver._execute(work, *given)
+        return await hop(driver, work, *given)
     except sqlite3.IntegrityError as error:
         raise CollisionError(str(error)) from error
     except sqlite3.OperationalError as error:
         if error.sqlite_errorname in ("SQLITE_BUSY", "SQLITE_LOCKED"):
             raise UnavailableError("the database is busy") from error
         raise
-    return result
 
 
 async def _all_of(driver: Any, steps: Steps[T]) -> T:

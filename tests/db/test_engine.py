@@ -1,6 +1,7 @@
 """Transactions: one writer at a time, readers that never wait, nothing half-done."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 from sqlalchemy import Column, Dialect, Integer, MetaData, String, Table, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from meterline.db.engine import Database, DatabaseLimits
 from meterline.db.tables import UtcDateTime, upsert
 from meterline.kernel.errors import UnavailableError
 from portal.store import secrets
-from tests.support.database import database_url, migrated
+from tests.support.database import database_url, migrated, opened
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 SQLITE: Dialect = sqlite.dialect()
@@ -191,3 +193,56 @@ def test_upsert_is_portable() -> None:
     conn.dialect = POSTGRESQL
     compiled = str(upsert(conn, table, ["k"], ["v"]).compile(dialect=POSTGRESQL))
     assert "ON CONFLICT (k) DO UPDATE SET v = excluded.v" in compiled
+
+
+async def test_a_transaction_in_one_go_is_whole_or_nothing(any_url: str) -> None:
+    async with opened(any_url) as database:
+        async with database.transaction() as conn:
+            await conn.execute(text("CREATE TABLE gone (text VARCHAR(9))"))
+
+        async def add(conn: AsyncConnection, what: str, error: Exception | None = None) -> int:
+            await conn.execute(text("INSERT INTO gone VALUES (:what)"), {"what": what})
+            if error is not None:
+                raise error
+            return int(await conn.scalar(text("SELECT count(*) FROM gone")) or 0)
+
+        assert await database.run(lambda conn: add(conn, "a")) == 1
+        with pytest.raises(ValueError, match="no"):
+            await database.run(lambda conn: add(conn, "b", ValueError("no")))
+        assert await database.run(lambda conn: add(conn, "c")) == 2
+        # Others can write, before and after.
+        async with database.transaction() as conn:
+            assert await add(conn, "d") == 3
+
+
+async def test_one_go_waits_for_nothing_else(database: Database) -> None:
+    async def wait(conn: AsyncConnection) -> None:
+        await conn.execute(text("CREATE TABLE never (text TEXT)"))
+        await asyncio.sleep(1)
+
+    with pytest.raises(RuntimeError):
+        await database.run(wait)
+    async with database.transaction() as conn:
+        found = await conn.scalar(text("SELECT count(*) FROM sqlite_master WHERE name = 'never'"))
+        assert found == 0
+
+
+async def test_who_is_cancelled_leaves_the_connection_when_it_is_done(database: Database) -> None:
+    begun, done = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    async def work(conn: AsyncConnection) -> None:
+        await conn.execute(secrets.insert().values(name="it", value="", created_at=EPOCH))
+        loop.call_soon_threadsafe(begun.set)
+        done.wait(10)
+
+    task = asyncio.create_task(database.run(work))
+    await begun.wait()
+    task.cancel()
+    await asyncio.sleep(0.05)
+    assert not task.done()
+    done.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await names(database) == ["it"]
+    await add(database, "another")
