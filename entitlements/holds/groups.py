@@ -1,5 +1,6 @@
 """Groups of requests about holds: one transaction each, in the order in which they came."""
 
+import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -10,12 +11,27 @@ from entitlements.holds.book import Account, Basis, Book, Confirm, Expire, Item,
 from entitlements.holds.memory import Memory, Versions
 from entitlements.holds.model import Hold, Place
 from meterline.db.engine import Database
-from meterline.db.steps import CollisionError, Row, Steps, in_transaction, mark, one_by_one
+from meterline.db.steps import (
+    CollisionError,
+    Row,
+    Steps,
+    in_a_row,
+    in_transaction,
+    mark,
+    one_by_one,
+)
 from meterline.kernel.errors import UnavailableError
 from meterline.kernel.instants import to_micros
 
 Outcome = Hold | None
+More = Callable[[Sequence[Outcome | Exception]], Sequence[Item]]
 _TRIES = 5
+_IN_A_ROW = 4
+"""Groups, until other writers have their turn."""
+
+
+def _nothing(_outcomes: Sequence[Outcome | Exception]) -> Sequence[Item]:
+    return ()
 
 
 class _MissingError(Exception):
@@ -37,6 +53,9 @@ class _Done:
     mark: Row | None
 
 
+Following = Callable[[_Done], Steps[_Done] | None]
+
+
 class Groups:
     """Commits groups of items; `confirmed` is told the events of what was confirmed."""
 
@@ -56,15 +75,33 @@ class Groups:
         self._memory = Memory()
         self._versions = Versions()
 
-    async def commit(self, items: Sequence[Item]) -> Sequence[Outcome | Exception]:
-        """The outcomes, in the order of the items."""
+    async def commit(
+        self, items: Sequence[Item], more: More = _nothing
+    ) -> Sequence[Outcome | Exception]:
+        """The outcomes, in the order of the items.
+
+        With `more` (see `Grouping.more`) those of the last group that it gave, if it gave one.
+        """
+        loop = asyncio.get_running_loop()
+        left = _IN_A_ROW
+
+        def following(done: _Done) -> Steps[_Done] | None:
+            # In the thread of the connection.
+            nonlocal items, left
+            if done.mark is not None:
+                self._memory.learn(done.book, done.kept, done.bases, done.mark)
+            loop.call_soon_threadsafe(self._tell, done.book)
+            left -= 1
+            then = more(done.outcomes) if left > 0 else ()
+            if not then:
+                return None
+            items = then
+            return self._steps(then)
+
         hopeful = self._database.dialect == "postgresql"
         for _ in range(_TRIES):
             try:
-                done = await one_by_one(self._database, self._unlocked(items)) if hopeful else None
-                hopeful = False
-                if done is None:
-                    done = await in_transaction(self._database, self._steps(items))
+                return (await self._commit(items, following, hopeful=hopeful)).outcomes
             except _MissingError as missing:
                 async with self._database.transaction() as conn:
                     await store.create(conn, missing.places)
@@ -74,16 +111,24 @@ class Groups:
             except BaseException:
                 self._memory.forget()
                 raise
-            else:
-                book = done.book
-                if done.mark is not None:
-                    self._memory.learn(book, done.kept, done.bases, done.mark)
-                if book.outbox:
-                    self._confirmed([(key[0], event) for key, event in book.outbox.items()])
-                return done.outcomes
+            # Who has to try again goes on alone.
+            left = 0
         raise UnavailableError("holds change too quickly to decide")
 
-    def _steps(self, items: Sequence[Item]) -> Steps["_Done"]:
+    async def _commit(self, items: Sequence[Item], following: Following, *, hopeful: bool) -> _Done:
+        if self._database.dialect == "sqlite":
+            return await in_a_row(self._database, self._steps(items), following)
+        done = await one_by_one(self._database, self._unlocked(items)) if hopeful else None
+        if done is None:
+            done = await in_transaction(self._database, self._steps(items))
+        self._tell(done.book)
+        return done
+
+    def _tell(self, book: Book) -> None:
+        if book.outbox:
+            self._confirmed([(key[0], event) for key, event in book.outbox.items()])
+
+    def _steps(self, items: Sequence[Item]) -> Steps[_Done]:
         places = {_place(item) for item in items if not isinstance(item, Sent)}
         opened = {item.opening.place for item in items if isinstance(item, Open)}
         memory = self._memory
@@ -113,7 +158,7 @@ class Groups:
         yield from store.write(book, sent)
         return _Done(book, outcomes, kept, rows, (yield from mark()))
 
-    def _unlocked(self, items: Sequence[Item]) -> Steps["_Done | None"]:
+    def _unlocked(self, items: Sequence[Item]) -> Steps[_Done | None]:
         """The same without locks, as nearly always nobody else is there; None when somebody was.
 
         On PostgreSQL every statement is a journey, and here are two of them instead of six. What

@@ -89,7 +89,7 @@ class HoldService:
             means.database, means.clock, means.reading_time, is_tracked, self.sender.send
         )
         self._grouping: Grouping[Item, Outcome] = Grouping(
-            groups.commit,
+            lambda items: groups.commit(items, self._grouping.more),
             name="holds",
             max_items=self.limits.max_waiting,
             max_group_items=self.limits.max_group,

@@ -42,6 +42,9 @@ async def in_one_hop(driver: Any, work: Coroutine[Any, Any, T]) -> T:
     except asyncio.CancelledError:
         # Until it is done, nobody else may have the connection.
         await asyncio.wait([running])
+        if not running.cancelled():
+            # Nobody is there to be told of an error; asyncio would complain of one nobody has seen.
+            running.exception()
         raise
 
 

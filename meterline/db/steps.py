@@ -151,6 +151,22 @@ async def in_transaction(database: Database, steps: Steps[T]) -> T:
             return await _in_its_thread(driver, steps)
 
 
+async def in_a_row(
+    database: Database, steps: Steps[T], following: Callable[[T], Steps[T] | None]
+) -> T:
+    """Run steps as a transaction, and then those that follow from what it came to, each as one.
+
+    On SQLite, where all of it is in the writer's thread, `following` as well. Answers what the last
+    one came to; errors as of `in_transaction`, and those before it are durable then. Other writers
+    have their turn when nothing follows: that must be soon.
+    """
+    with _passing_errors():
+        async with database._writer.connect() as conn:
+            driver = (await conn.get_raw_connection()).driver_connection
+            assert driver is not None
+            return await _hop(driver, _row_of, driver, steps, following)
+
+
 async def one_by_one(database: Database, steps: Steps[T]) -> T:
     """Run steps of which each is a transaction by itself; errors as above. On PostgreSQL only.
 
@@ -302,6 +318,15 @@ def _whole(driver: Any, steps: Steps[T]) -> T:
             conn.execute("ROLLBACK")
         raise
     return result
+
+
+def _row_of(driver: Any, steps: Steps[T], following: Callable[[T], Steps[T] | None]) -> T:
+    while True:
+        result = _whole(driver, steps)
+        then = following(result)
+        if then is None:
+            return result
+        steps = then
 
 
 def _through(conn: sqlite3.Connection, steps: Steps[T]) -> T:

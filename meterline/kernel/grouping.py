@@ -44,6 +44,7 @@ class Grouping(Generic[Item, Outcome]):
         self._max_group_items = max_group_items
         self._max_group_cost = max_group_cost
         self._waiting: deque[tuple[Item, int, asyncio.Future[Outcome]]] = deque()
+        self._group: list[tuple[Item, int, asyncio.Future[Outcome]]] = []
         self._items = 0
         self._cost = 0
         self._closing = False
@@ -77,6 +78,19 @@ class Grouping(Generic[Item, Outcome]):
             self._flusher = loop.create_task(self._flush(), name=self._name)
         return future
 
+    def more(self, outcomes: Sequence[Outcome | Exception]) -> Sequence[Item]:
+        """The next group, for a commit that is done with its own and can go on by itself.
+
+        To be called by that commit, in whichever thread it is: it need not wait for the event
+        loop between two groups. Nothing when nobody waits; then the outcomes are still its own.
+        """
+        group = self._group
+        if not self._waiting or self._loop is None:
+            return ()
+        self._group = self._take()
+        self._loop.call_soon_threadsafe(self._settle, group, outcomes)
+        return [item for item, _, _ in self._group]
+
     async def close(self) -> None:
         """Take no more, and commit everything submitted."""
         self._closing = True
@@ -86,14 +100,14 @@ class Grouping(Generic[Item, Outcome]):
     async def _flush(self) -> None:
         try:
             while self._waiting:
-                group = self._take()
+                self._group = self._take()
                 outcomes: Sequence[Outcome | Exception]
                 try:
-                    outcomes = await self._commit([item for item, _, _ in group])
+                    outcomes = await self._commit([item for item, _, _ in self._group])
                 except Exception as error:
                     # One instance each: a traceback grows with every place that raises it.
-                    outcomes = [copy.copy(error) for _ in group]
-                self._settle(group, outcomes)
+                    outcomes = [copy.copy(error) for _ in self._group]
+                self._settle(self._group, outcomes)
         finally:
             self._flusher = None
 

@@ -7,12 +7,14 @@ from sqlalchemy import text
 
 from meterline.db.steps import (
     Ask,
+    CollisionError,
     Each,
     Mark,
     Row,
     Steps,
     Write,
     _for_postgresql,
+    in_a_row,
     in_transaction,
     insert,
     one_by_one,
@@ -77,6 +79,26 @@ async def test_sqlite_takes_many_rows_at_a_time(tmp_path: Path) -> None:
         found = [tuple(row) for row in await in_transaction(database, change())]
     expected = [(key, None if key == "7" else "new") for key, _ in numbers]
     assert found == [row for row in expected if row[0] not in ("8", "9")]
+
+
+async def test_transactions_in_a_row_are_each_durable_by_itself(tmp_path: Path) -> None:
+    added = insert("notes", {"text": "text"})
+    rest = ["b", "c", "a", "never"]
+
+    def note(text: str) -> Steps[str]:
+        yield Write([Each(added, [(text,)])])
+        return text
+
+    async with opened(f"sqlite:///{tmp_path}/it.db") as database:
+        async with database.transaction() as conn:
+            await conn.execute(text("CREATE TABLE notes (text TEXT PRIMARY KEY)"))
+        with pytest.raises(CollisionError):
+            await in_a_row(database, note("a"), lambda _: note(rest.pop(0)))
+        assert rest == ["never"]
+        assert await in_a_row(database, note("d"), lambda _: None) == "d"
+        async with database.read() as conn:
+            found = (await conn.execute(text("SELECT text FROM notes ORDER BY text"))).scalars()
+            assert list(found) == ["a", "b", "c", "d"]
 
 
 def _mark() -> Steps[Sequence[Row]]:

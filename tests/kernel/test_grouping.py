@@ -85,3 +85,31 @@ async def test_a_caller_that_gave_up_harms_nobody() -> None:
     gone.cancel()
     gate.open.set()
     assert await stays == 40
+
+
+async def test_a_commit_goes_on_with_what_waits_in_its_own_thread() -> None:
+    groups: list[list[int]] = []
+
+    def work(items: Sequence[int]) -> list[int | Exception]:
+        while True:
+            groups.append(list(items))
+            if 13 in items:
+                raise OSError("no disk")
+            outcomes: list[int | Exception] = [item * 10 for item in items]
+            then = grouping.more(outcomes)
+            if not then:
+                return outcomes
+            items = then
+
+    async def commit(items: Sequence[int]) -> list[int | Exception]:
+        return await asyncio.to_thread(work, items)
+
+    grouping = Grouping(commit, name="test", max_items=100, max_group_items=2)
+    futures = [grouping.submit(number) for number in (1, 2, 3, 4, 5)]
+    assert await asyncio.gather(*futures) == [10, 20, 30, 40, 50]
+    assert groups == [[1, 2], [3, 4], [5]]
+    found = await asyncio.gather(
+        *(grouping.submit(number) for number in (1, 2, 13, 3, 4)), return_exceptions=True
+    )
+    assert [str(one) for one in found] == ["10", "20", "no disk", "no disk", "40"]
+    assert grouping.depth == 0

@@ -6,7 +6,7 @@ true before its transaction, as a server without locks would.
 
 import asyncio
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from decimal import Decimal
 from typing import TypeVar
@@ -62,6 +62,15 @@ def _unlock(database: Database) -> None:
         await asyncio.sleep(0.005)
         return await in_transaction(where, steps)
 
+    async def late_row(
+        where: Database, steps: Steps[T], following: Callable[[T], Steps[T] | None]
+    ) -> T:
+        then: Steps[T] | None = steps
+        while then is not None:
+            done = await late(where, then)
+            then = following(done)
+        return done
+
     def all_of(_: Memory, places: Iterable[Place]) -> list[Place]:
         return list(places)
 
@@ -73,6 +82,7 @@ def _unlock(database: Database) -> None:
     store._LOCK = readable
     store.lock = stale
     groups.in_transaction = late  # type: ignore[attr-defined,assignment]
+    groups.in_a_row = late_row  # type: ignore[attr-defined,assignment]
 
 
 if __name__ == "__main__":

@@ -1,16 +1,19 @@
 """Processes that race for one balance never spend more than there is."""
 
+import asyncio
 import subprocess
 import sys
 from decimal import Decimal
 
 from sqlalchemy import text
 
+from entitlements.holds.limits import HoldLimits
+from entitlements.holds.model import Place, State
 from entitlements.holds.service import HoldRequest, accepted
 from meterline.db.engine import Database
 from tests.entitlements.holds.racer import PLACE
 from tests.support.database import opened
-from tests.support.holding import holding
+from tests.support.holding import NAMESPACE, holding
 
 BALANCE = 1000
 PROCESSES, CLIENTS = 2, 32
@@ -62,6 +65,35 @@ async def test_sixty_four_clients_of_two_processes_get_exactly_the_balance(any_u
         await _ready(database)
         assert _race(any_url) == BALANCE
         assert await _held(database) == (BALANCE + 1, str(BALANCE + 1))
+
+
+async def test_groups_in_a_row_decide_on_what_those_before_have_left(any_url: str) -> None:
+    """Groups of three, so that most follow one another in one go; some have to begin anew."""
+    subjects, balance = [f"subject-{number}" for number in range(5)], 7
+    async with opened(any_url) as database, holding(database, limits=HoldLimits(max_group=3)) as on:
+        for subject in subjects:
+            await on.entitle(subject)
+            await on.grant(balance, subject)
+
+        async def use(subject: str, number: int) -> str:
+            place = Place(NAMESPACE, subject, "tokens")
+            # Each id is asked for twice.
+            name = f"{subject}-{number // 2}"
+            hold = await on.holds.request(HoldRequest(place, Decimal(1), name))
+            if hold.state is State.OPEN:
+                hold = await on.holds.confirm(NAMESPACE, name, place=place)
+            return hold.state.value
+
+        found = await asyncio.gather(
+            *(use(subject, number) for number in range(20) for subject in subjects)
+        )
+        for subject in subjects:
+            assert await on.standing(subject) == ("0", str(balance))
+        await on.settle()
+        for subject in subjects:
+            assert await on.standing(subject) == ("0", "0")
+            assert await on.usage(subject) == balance
+    assert set(found) == {"confirmed", "failed"}
 
 
 async def test_without_the_locks_they_get_more(any_url: str) -> None:
