@@ -30,6 +30,11 @@ def cluster(
     database = postgres.create_database(empty=True)
     with Cluster(folder, kafka_broker.bootstrap, store, database, gateways=2) as running:
         yield running
+        # Whatever the tests did, all end as they should.
+        for one in running.processes:
+            assert not one.is_running or one.stop() == 0, one.tail()
+            assert any('"event": "stopped"' in line for line in one.log), one.tail()
+            assert "Traceback" not in "\n".join(one.log), one.tail()
 
 
 @pytest.fixture(scope="module")
@@ -274,8 +279,3 @@ def test_a_stop_hands_over_and_loses_nothing(
                 leaving.restart()
                 cluster.wait_shared()
         wait_total(api, "r_stop", sent)
-        for one in cluster.processes:
-            if one.is_running:
-                assert one.stop() == 0, one.tail()
-            assert any('"event": "stopped"' in line for line in one.log), one.tail()
-            assert "Traceback" not in "\n".join(one.log), one.tail()

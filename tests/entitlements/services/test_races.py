@@ -109,13 +109,16 @@ async def test_limits_that_nobody_locks_do_not_hold(
         return None
 
     monkeypatch.setattr(mutex, "alone", nothing)
-    made, _ = await at_once(
-        [
-            on.features.create(NS, FeatureSpec(f"f{n}", "f", "tokens"))
-            for n, on in enumerate(processes * 4)
-        ]
-    )
-    assert made > MOST
+    for attempt in range(50):
+        made, _ = await at_once(
+            [
+                on.features.create(f"{NS}{attempt}", FeatureSpec(f"f{n}", "f"))
+                for n, on in enumerate(processes * 4)
+            ]
+        )
+        if made > MOST:
+            return
+    raise AssertionError("they never met")
 
 
 async def test_what_is_unique_is_made_once(processes: list[Process]) -> None:
