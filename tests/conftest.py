@@ -18,15 +18,24 @@ settings.load_profile("meterline")
 
 StartServer = Callable[..., MeterlineServer]
 _ROOT = Path(__file__).parent
+_SLOWEST = {name: rank for rank, name in enumerate(("faults", "e2e", "server", "aggregator"))}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what is to run in one process: a file, and all faults, which share a deployment."""
+    """Say what is to run in one process: a file, and all faults, which share a deployment.
+
+    What takes long begins first, so that the processes end at the same time.
+    """
+    items.sort(key=lambda item: _SLOWEST.get(_place(item).parts[0], len(_SLOWEST)))
     for item in items:
-        place = item.path.relative_to(_ROOT)
+        place = _place(item)
         group = place.parts[0] if place.parts[0] == "faults" else place.as_posix()
         item.add_marker(pytest.mark.xdist_group(group))
+
+
+def _place(item: pytest.Item) -> Path:
+    return item.path.relative_to(_ROOT)
 
 
 @pytest.fixture(scope="session")

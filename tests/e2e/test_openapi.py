@@ -38,7 +38,7 @@ _THERE: tuple[tuple[str, str, dict[str, object]], ...] = (
         {"userId": "customer-1", "model": "gpt-4o", "transactionId": "transaction-1"},
     ),
 )
-_EXAMPLES = int(os.environ.get("METERLINE_SCHEMATHESIS_EXAMPLES", "10"))
+_EXAMPLES = int(os.environ.get("METERLINE_SCHEMATHESIS_EXAMPLES", "6"))
 
 
 @pytest.mark.parametrize("seed", _SEEDS)
