@@ -96,9 +96,9 @@ class Groups:
             if not then:
                 return None
             items = then
-            return self._steps(then)
+            return self._steps(then, hopeful=True)
 
-        hopeful = self._database.dialect == "postgresql"
+        hopeful = True
         for _ in range(_TRIES):
             try:
                 return (await self._commit(items, following, hopeful=hopeful)).outcomes
@@ -117,10 +117,11 @@ class Groups:
 
     async def _commit(self, items: Sequence[Item], following: Following, *, hopeful: bool) -> _Done:
         if self._database.dialect == "sqlite":
-            return await in_a_row(self._database, self._steps(items), following)
+            steps = self._steps(items, hopeful=hopeful)
+            return await in_a_row(self._database, steps, following)
         done = await one_by_one(self._database, self._unlocked(items)) if hopeful else None
         if done is None:
-            done = await in_transaction(self._database, self._steps(items))
+            done = await in_transaction(self._database, self._steps(items, hopeful=False))
         self._tell(done.book)
         return done
 
@@ -128,7 +129,10 @@ class Groups:
         if book.outbox:
             self._confirmed([(key[0], event) for key, event in book.outbox.items()])
 
-    def _steps(self, items: Sequence[Item]) -> Steps[_Done]:
+    def _steps(self, items: Sequence[Item], *, hopeful: bool) -> Steps[_Done]:
+        """All of a group under its locks. `hopeful`: an id that is to be opened is taken for a new
+        one, unless it is known here; when it is not, the database says so.
+        """
         places = {_place(item) for item in items if not isinstance(item, Sent)}
         opened = {item.opening.place for item in items if isinstance(item, Open)}
         memory = self._memory
@@ -145,9 +149,9 @@ class Groups:
         kept = set(accounts)
         for place in places:
             accounts.setdefault(place, Account(place))
-        ids = _ids(items)
-        holds = memory.holds_of(ids)
-        holds |= yield from store.by_ids(key for key in ids if key not in holds)
+        holds = memory.holds_of(_ids(items))
+        doubtful = [item for item in items if not (hopeful and isinstance(item, Open))]
+        holds |= yield from store.by_ids(key for key in _ids(doubtful) if key not in holds)
         book = Book(now, self._reading_time(), accounts, holds, bases)
         for account in list(accounts.values()):
             if account.next_expiry is not None and account.next_expiry <= now:
@@ -163,8 +167,7 @@ class Groups:
 
         On PostgreSQL every statement is a journey, and here are two of them instead of six. What
         is written is written only if the accounts are what they were when they were read: then
-        everything that is guarded by their locks is what it was, too. An id that is not known
-        here is taken for a new one; when it is not, the database says so.
+        everything that is guarded by their locks is what it was, too. Hopeful as above.
         """
         asked = [item for item in items if isinstance(item, Open | Confirm | Release)]
         if len(asked) < len(items):

@@ -180,7 +180,11 @@ def _sqlite_engines(url: URL, limits: DatabaseLimits) -> tuple[AsyncEngine, Asyn
     url = url.set(drivername="sqlite+aiosqlite")
     # isolation_level None: the driver starts no transaction by itself, so ours are exact, and
     # schema changes are part of them.
-    connect_args = {"isolation_level": None, "timeout": limits.wait_seconds}
+    connect_args = {
+        "isolation_level": None,
+        "timeout": limits.wait_seconds,
+        "cached_statements": 256,
+    }
     writer, reader = (
         create_async_engine(
             url,

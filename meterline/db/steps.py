@@ -57,9 +57,10 @@ class Each:
     """A change, for each row of parameters; in as few statements as can be.
 
     PostgreSQL, for which every statement is a journey, runs it once: a parameter is the array of a
-    column. SQLite's statement has `ROWS` where the rows belong, or runs once for each row. It is to
-    FAIL at the first row that cannot be: to undo the others it would keep a journal, and the
-    transaction is rolled back anyway. A change that SQLite has made has no statement for it.
+    column. SQLite's statement has `ROWS` where the rows belong, or runs once for each row. There
+    may be rows of nothing but NULL among them, which are to change nothing. It is to FAIL at the
+    first row that cannot be: to undo the others it would keep a journal, and the transaction is
+    rolled back anyway. A change that SQLite has made has no statement for it.
     """
 
     statement: Texts
@@ -105,11 +106,15 @@ def plain(statement: str) -> Texts:
 
 
 def insert(table: str, columns: Mapping[str, str], conflict: str = "") -> Texts:
-    """A change that adds rows. `columns` have PostgreSQL's types; `conflict` is `ON CONFLICT …`."""
+    """A change that adds rows. `columns` have PostgreSQL's types; `conflict` is `ON CONFLICT …`.
+
+    A row whose first column is NULL is none.
+    """
     into = f"INTO {table} ({', '.join(columns)})"
     tail = f" {conflict}" if conflict else ""
     return {
-        "sqlite": f"INSERT OR FAIL {into} VALUES {ROWS}{tail}",
+        "sqlite": f"INSERT OR FAIL {into} SELECT * FROM (VALUES {ROWS})"
+        f" WHERE column1 IS NOT NULL{tail}",
         "postgresql": f"INSERT {into} SELECT * FROM {arrays(columns)}{tail}",
     }
 
@@ -352,19 +357,25 @@ def _through(conn: sqlite3.Connection, steps: Steps[T]) -> T:
 def _change(conn: sqlite3.Connection, statement: str, rows: Sequence[Row]) -> None:
     """Make a change for each row, of many rows at a time where the statement has a place for them.
 
-    For each row `executemany` lets go of the interpreter, and then waits until the event loop lets
-    go of it. Numbers of rows are powers of two, so that there are few statements to prepare.
+    For each statement, and each row of `executemany`, the thread lets go of the interpreter, and
+    then waits until the event loop lets go of it. So rows are few statements, and to prepare few
+    different ones, rows of NULL fill them up.
     """
     if ROWS not in statement:
         conn.executemany(statement, rows)
         return
-    start = 0
-    while start < len(rows):
-        count = min(1 << (len(rows) - start).bit_length() - 1, _MOST_ROWS)
-        some = rows[start : start + count]
-        text = _of_rows(statement, count, len(some[0]))
-        conn.execute(text, [value for row in some for value in row])
-        start += count
+    for start in range(0, len(rows), _MOST_ROWS):
+        some = rows[start : start + _MOST_ROWS]
+        width, count = len(some[0]), _at_least(len(some))
+        values = [value for row in some for value in row]
+        values += [None] * (width * (count - len(some)))
+        conn.execute(_of_rows(statement, count, width), values)
+
+
+def _at_least(rows: int) -> int:
+    """The next one of 1, 2, 3, 4, 6, 8, 12, 16, 24 and so on."""
+    step = 1 << max(0, rows.bit_length() - 2)
+    return -(-rows // step) * step
 
 
 @lru_cache(1_000)
