@@ -33,7 +33,7 @@ run: .venv/.run ## Serve on http://127.0.0.1:8888 with the data in ./data (HOST=
 # Two processes share the tests by files: most of them wait for servers now and then. The faults,
 # which wait most, are all in one of them (tests/conftest.py).
 test: .venv/.dev ## Run all tests
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --no-loadscope-reorder
 
 test-docker: .venv/.dev ## Run all tests against ClickHouse, Kafka and PostgreSQL in containers (needs Docker)
 	$(BIN)/python -m tests.containers

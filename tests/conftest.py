@@ -3,9 +3,11 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadScopeScheduling
 
 from tests.support.kafka import kafka_broker as kafka_broker
 from tests.support.server import MeterlineServer
@@ -21,21 +23,26 @@ _ROOT = Path(__file__).parent
 _SLOWEST = {name: rank for rank, name in enumerate(("faults", "e2e", "server", "aggregator"))}
 
 
-@pytest.hookimpl(tryfirst=True)
+class Shares(LoadScopeScheduling):  # type: ignore[misc]
+    """What one process runs: a file at a time, and all faults, which share a deployment."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, _ = nodeid.partition("::")
+        return "faults" if "faults" in Path(file).parts else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Shares:
+    return Shares(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say what is to run in one process: a file, and all faults, which share a deployment.
-
-    What takes long begins first, so that the processes end at the same time.
-    """
-    items.sort(key=lambda item: _SLOWEST.get(_place(item).parts[0], len(_SLOWEST)))
-    for item in items:
-        place = _place(item)
-        group = place.parts[0] if place.parts[0] == "faults" else place.as_posix()
-        item.add_marker(pytest.mark.xdist_group(group))
+    """What takes long begins first, so that the processes end at the same time."""
+    items.sort(key=lambda item: _SLOWEST.get(_folder(item), len(_SLOWEST)))
 
 
-def _place(item: pytest.Item) -> Path:
-    return item.path.relative_to(_ROOT)
+def _folder(item: pytest.Item) -> str:
+    return item.path.relative_to(_ROOT).parts[0]
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,8 @@ class Grouping(Generic[Item, Outcome]):
     `commit` answers one outcome an item; an outcome that is an exception fails its item alone.
     When `commit` raises, every item of that group fails with that error. `max_items` and
     `max_cost` bound what may wait or be under way (a single item of any cost is taken when
-    nothing else is there); `max_group_items` and `max_group_cost` bound a group. Not for threads.
+    nothing else is there); `max_group_items` and `max_group_cost` bound a group. Not for
+    threads, `more` aside.
     """
 
     def __init__(
