@@ -246,6 +246,22 @@ async def change_plan(conn: AsyncConnection, plan: Plan, epoch: int) -> None:
     )
 
 
+# Made once: all else that writes waits for the transaction that they are part of.
+_MOVE = (
+    sa.update(sink_partitions)
+    .where(
+        sink_partitions.c.part == sa.bindparam("of"), sink_partitions.c.epoch == sa.bindparam("by")
+    )
+    .values(
+        position=sa.bindparam("to"),
+        through_at=sa.func.coalesce(
+            sa.bindparam("at", type_=UtcDateTime), sink_partitions.c.through_at
+        ),
+    )
+)
+_DONE = sa.delete(sink_plans).where(sink_plans.c.part == sa.bindparam("of"))
+
+
 async def commit_plan(
     conn: AsyncConnection, plan: Plan, epoch: int, through_at: datetime | None
 ) -> None:
@@ -254,15 +270,10 @@ async def commit_plan(
     Before anything else in its transaction: whoever has locked the row of a partition sees
     nothing of the plan, and whoever locks it later sees all of it.
     """
-    change = {"position": plan.last} | ({"through_at": through_at} if through_at else {})
-    moved = await conn.execute(
-        sa.update(sink_partitions)
-        .where(sink_partitions.c.part == plan.part, sink_partitions.c.epoch == epoch)
-        .values(change)
-    )
-    if moved.rowcount != 1:
+    to = {"of": plan.part, "by": epoch, "to": plan.last, "at": through_at}
+    if (await conn.execute(_MOVE, to)).rowcount != 1:
         raise _fenced(plan.part)
-    await conn.execute(sa.delete(sink_plans).where(sink_plans.c.part == plan.part))
+    await conn.execute(_DONE, {"of": plan.part})
 
 
 async def add_dead_letter(
