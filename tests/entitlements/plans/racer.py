@@ -1,7 +1,8 @@
-"""A process that asks a rate limit until it is refused: `python -m … URL CLIENTS [unlocked]`.
+"""A process that asks a rate limit until it is refused.
 
-It says `ready`, waits for a line, and prints how many requests it got. `unlocked` decides on what
-was true before its transaction, as a server without locks would.
+`python -m … URL CLIENTS SUBJECT [unlocked]` says `ready`, waits for a line, and prints how many
+requests it got. `unlocked` decides on what was true before its transaction, as a server without
+locks would.
 """
 
 import asyncio
@@ -20,9 +21,9 @@ T = TypeVar("T")
 LIMITS = RateLimits((None, 500, 1_000), None)
 
 
-async def client(limiter: RateLimiter, number: int) -> int:
+async def client(limiter: RateLimiter, subject: str, number: int) -> int:
     got = 0
-    while (await limiter.admit("default", "ann", LIMITS, 0, f"{number}")).admitted:
+    while (await limiter.admit("default", subject, LIMITS, 0, f"{number}")).admitted:
         got += 1
     return got
 
@@ -52,7 +53,7 @@ def _one(step: Any) -> Steps[Any]:
     return (yield step)
 
 
-async def race(url: str, clients: int, *, unlocked: bool) -> None:
+async def race(url: str, clients: int, subject: str, *, unlocked: bool) -> None:
     database = Database.open(url)
     if unlocked:
         limiter_module.in_transaction = careless  # type: ignore[attr-defined]
@@ -60,7 +61,7 @@ async def race(url: str, clients: int, *, unlocked: bool) -> None:
     try:
         print("ready", flush=True)
         await asyncio.to_thread(sys.stdin.readline)
-        got = await asyncio.gather(*(client(limiter, number) for number in range(clients)))
+        got = await asyncio.gather(*(client(limiter, subject, number) for number in range(clients)))
         print(sum(got), flush=True)
     finally:
         await limiter.close()
@@ -68,4 +69,4 @@ async def race(url: str, clients: int, *, unlocked: bool) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(race(sys.argv[1], int(sys.argv[2]), unlocked="unlocked" in sys.argv))
+    asyncio.run(race(sys.argv[1], int(sys.argv[2]), sys.argv[3], unlocked="unlocked" in sys.argv))
