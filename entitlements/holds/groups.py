@@ -30,10 +30,6 @@ _IN_A_ROW = 4
 """Groups, until other writers have their turn."""
 
 
-def _nothing(_outcomes: Sequence[Outcome | Exception]) -> Sequence[Item]:
-    return ()
-
-
 class _MissingError(Exception):
     """Balances that have no account row yet."""
 
@@ -75,12 +71,10 @@ class Groups:
         self._memory = Memory()
         self._versions = Versions()
 
-    async def commit(
-        self, items: Sequence[Item], more: More = _nothing
-    ) -> Sequence[Outcome | Exception]:
+    async def commit(self, items: Sequence[Item], more: More) -> Sequence[Outcome | Exception]:
         """The outcomes, in the order of the items.
 
-        With `more` (see `Grouping.more`) those of the last group that it gave, if it gave one.
+        If `more` (see `Grouping.more`) gave other groups, those of the last one.
         """
         loop = asyncio.get_running_loop()
         left = _IN_A_ROW

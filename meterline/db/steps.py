@@ -146,14 +146,11 @@ class CollisionError(Exception):
 async def in_transaction(database: Database, steps: Steps[T]) -> T:
     """Run steps as one transaction; errors as of `Database.transaction`, and `CollisionError`."""
     # No transaction is begun through SQLAlchemy: its way to the driver costs more than the work.
+    if database._lines is None:
+        return await in_a_row(database, steps, lambda _: None)
     with _passing_errors():
-        if database._lines is not None:
-            async with database._lines.take() as driver:
-                return await _on_its_protocol(driver, _all_of(driver, steps))
-        async with database._writer.connect() as conn:
-            driver = (await conn.get_raw_connection()).driver_connection
-            assert driver is not None
-            return await _in_its_thread(driver, steps)
+        async with database._lines.take() as driver:
+            return await _on_its_protocol(driver, _all_of(driver, steps))
 
 
 async def in_a_row(
@@ -181,10 +178,6 @@ async def one_by_one(database: Database, steps: Steps[T]) -> T:
     with _passing_errors():
         async with database._lines.take() as driver:
             return await _on_its_protocol(driver, _by(driver, steps))
-
-
-async def _in_its_thread(driver: Any, steps: Steps[T]) -> T:
-    return await _hop(driver, _whole, driver, steps)
 
 
 async def _hop(driver: Any, work: Callable[..., T], *given: Any) -> T:
