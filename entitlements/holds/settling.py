@@ -2,7 +2,7 @@
 
 The events of a step are of holds that were confirmed long before, and what a confirmed hold says
 does not change. So it is read before the transaction; there, one statement marks all of them, if
-each still waits to be settled. Else they are settled as if nothing were known.
+each is still what was read. If anything is different, they are settled as if nothing were known.
 """
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -27,11 +27,14 @@ _READ = {
     " FROM json_each(?)) AS w CROSS JOIN holds AS h ON h.namespace = w.n AND h.id = w.i"
     " AND h.state = 'confirmed' AND NOT h.settled"
 }
-# By the numbers of their rows, as to compare more takes twice as long. They keep those: holds are
-# erased only while no step is under way (`aggregator.upkeep`).
+# By the number of its row, as those of one time lie together; a number may have become another
+# row's, so the rest must be the same, too.
 _MARK = {
-    "sqlite": "UPDATE OR FAIL holds SET settled = 1, outbox = NULL"
-    f" WHERE rowid IN (VALUES {ROWS}) AND state = 'confirmed' AND NOT settled"
+    "sqlite": "WITH w (at, namespace, id, subject, feature_key, confirmed)"
+    f" AS (VALUES {ROWS}) UPDATE OR FAIL holds AS t SET settled = 1, outbox = NULL FROM w"
+    " WHERE t.rowid = w.at AND t.namespace = w.namespace AND t.id = w.id AND t.subject = w.subject"
+    " AND t.feature_key = w.feature_key AND t.confirmed = w.confirmed AND t.state = 'confirmed'"
+    " AND NOT t.settled"
 }
 _CHANGES = {"sqlite": "SELECT total_changes()"}
 _BEGIN = {"sqlite": "SAVEPOINT settling"}
@@ -41,7 +44,7 @@ _END = {"sqlite": "RELEASE settling"}
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """Confirmed holds that are not settled: the numbers of their rows, and what they add up to."""
+    """Confirmed holds that are not settled: their rows, and what they add up to."""
 
     rows: Sequence[Row]
     amounts: Mapping[Place, Decimal]
@@ -70,8 +73,7 @@ def _read(events: Events) -> Steps[_Known | None]:
     for _, namespace, _, subject, key, confirmed in found:
         place = Place(namespace, subject, key)
         amounts[place] = ROOM.add(amounts.get(place, Decimal(0)), Decimal(confirmed))
-    # Those of one time lie together.
-    return _Known(sorted((row[0],) for row in found), amounts)
+    return _Known(sorted(found, key=lambda row: int(row[0])), amounts)
 
 
 def _settle(known: _Known) -> Steps[bool]:

@@ -68,7 +68,9 @@ _MINE = sa.update(holds).where(holds.c.id == "h1")
     ("between", "pending", "waiting"),
     [
         (_MINE.values(settled=True, outbox=None), ["0", "2.5"], []),
+        (_MINE.values(confirmed="6"), ["0", "-3.5"], []),
         (_MINE.values(state="open"), ["0", "2.5"], ["h1"]),
+        (_MINE.values(id="other"), ["0", "2.5"], ["other"]),
         (sa.delete(holds).where(holds.c.id == "h1"), ["0", "2.5"], []),
     ],
 )
@@ -102,6 +104,6 @@ async def test_a_changed_row_leaves_nothing_half_done(
     await _fill(any_database)
     if any_database.dialect == "sqlite":
         monkeypatch.setattr(store, "settle", nothing)
-        await _settle(any_database, _MINE.values(state="open"))
+        await _settle(any_database, _MINE.values(confirmed="6"))
         assert await _pending(any_database) == ["4", "6.5"]
         assert await _waiting(any_database) == ["h0", "h1", "h2", "h3"]
