@@ -130,7 +130,8 @@ class Groups:
         places = {_place(item) for item in items if not isinstance(item, Sent)}
         opened = {item.opening.place for item in items if isinstance(item, Open)}
         memory = self._memory
-        memory.at((yield from mark()))
+        begin = yield from mark()
+        memory.at(begin)
         unknown = memory.unknown(places)
         accounts = memory.accounts_of(places) | (yield from store.lock(unknown))
         # After the locks: nothing that is decided on can change any more.
@@ -154,7 +155,7 @@ class Groups:
         outcomes = [_decide(book, item) for item in items]
         sent = [one for item in items if isinstance(item, Sent) for one in item.ids]
         yield from store.write(book, sent)
-        return _Done(book, outcomes, kept, rows, (yield from mark()))
+        return _Done(book, outcomes, kept, rows, (yield from mark(begin)))
 
     def _unlocked(self, items: Sequence[Item]) -> Steps[_Done | None]:
         """The same without locks, as nearly always nobody else is there; None when somebody was.

@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 _MAX_WAITING = 100_000
 _MAX_GROUP = 500
 _MAX_REMEMBERED = 200_000
-_PACE_SECONDS = 0.02
+_PACE_SECONDS = 0.05
 """Between two writes. Nobody waits for one, and each makes the disk write through, which those who
 wait for their holds then wait for, too: a few larger writes leave more of it to them."""
 

@@ -173,7 +173,8 @@ class RateLimiter:
     def _steps(
         self, group: Sequence[Ask | Recorded], places: Mapping[Key, list[int]], keys: Sequence[Key]
     ) -> Steps[_Done]:
-        self._memory.at((yield from mark()))
+        begin = yield from mark()
+        self._memory.at(begin)
         known = {key: self._memory.logs[key] for key in keys if key in self._memory.logs}
         unknown = [key for key in keys if key not in known]
         kept = (yield from store.load(unknown, lock=True)) if unknown else {}
@@ -185,7 +186,7 @@ class RateLimiter:
         logs = {key: _opened(known.get(key), todo, at) for key, todo in places.items()}
         answers = yield from self._decide(group, logs, to_micros(at))
         yield from self._keep(logs, known)
-        return _Done(answers, logs, (yield from mark()))
+        return _Done(answers, logs, (yield from mark(begin)))
 
     def _peek(self, key: Key, limits: RateLimits, tokens: int) -> Steps[RateAnswer]:
         kept = yield from store.load([key], lock=False)

@@ -88,13 +88,16 @@ class Mark:
     Only SQLite can tell: PostgreSQL has no such number, and would often have another one.
     """
 
+    before: Row | None = None
+    """An earlier mark of the same transaction, in which nobody else commits anything."""
+
 
 Steps = Generator[Ask | Write | Mark, Sequence[Row], T]
 
 
-def mark() -> Steps[Row | None]:
-    """The mark, None where it cannot be told."""
-    found = yield Mark()
+def mark(before: Row | None = None) -> Steps[Row | None]:
+    """The mark, None where it cannot be told. `before` is an earlier one of this transaction."""
+    found = yield Mark(before)
     return found[0] if found else None
 
 
@@ -336,7 +339,7 @@ def _through(conn: sqlite3.Connection, steps: Steps[T]) -> T:
                 answer = conn.execute(step.statement["sqlite"], step.asked("sqlite")).fetchall()
                 continue
             if isinstance(step, Mark):
-                answer = [_mark(conn)]
+                answer = [_mark(conn, step.before)]
                 continue
             answer = ()
             for change in step.changes:
@@ -377,9 +380,12 @@ def _of_rows(statement: str, count: int, width: int) -> str:
     return statement.replace(ROWS, ", ".join([row] * count))
 
 
-def _mark(conn: sqlite3.Connection) -> Row:
+def _mark(conn: sqlite3.Connection, before: Row | None) -> Row:
     # The first number tells of what other connections have committed, the second counts what this
     # one has changed; another connection begins anew with both. The connection is part of the mark
     # itself, and not by a number of it, so that no later one can be taken for it.
-    (version,) = conn.execute("PRAGMA data_version").fetchone()
+    if before is None:
+        (version,) = conn.execute("PRAGMA data_version").fetchone()
+    else:
+        version = before[1]
     return conn, version, conn.total_changes

@@ -17,6 +17,7 @@ from meterline.db.steps import (
     in_a_row,
     in_transaction,
     insert,
+    mark,
     one_by_one,
     plain,
     update,
@@ -106,8 +107,10 @@ def _mark() -> Steps[Sequence[Row]]:
 
 
 def _note(text: str) -> Steps[Sequence[Row]]:
+    before = yield from mark()
     yield Write([Each(insert("notes", {"text": "text"}), [(text,)])])
-    return (yield Mark())
+    # What it says at the end must be what the next one finds.
+    return (yield Mark(before))
 
 
 async def test_a_mark_stays_until_anybody_writes(tmp_path: Path) -> None:

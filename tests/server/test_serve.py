@@ -1,6 +1,7 @@
 """A server as a process: where it listens, and how it stops."""
 
 import json
+import os
 import socket
 from pathlib import Path
 
@@ -103,3 +104,12 @@ def test_declared_meters_are_reconciled_with_a_printed_diff(tmp_path: Path) -> N
         with server.client() as client:
             (meter,) = client.get("/api/v1/meters").json()
             assert meter["valueProperty"] == "$.other"
+
+
+def test_merges_wait_for_requests(tmp_path: Path) -> None:
+    with MeterlineServer(tmp_path / "data") as server:
+        nice = {
+            name.read_text().strip(): os.getpriority(os.PRIO_PROCESS, int(name.parent.name))
+            for name in Path(f"/proc/{server.pid}/task").glob("*/comm")
+        }
+    assert nice["MergeMutate"] > nice["python"]
