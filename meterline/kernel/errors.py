@@ -31,6 +31,8 @@ class MeterlineError(Exception):
 
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Internal Server Error"
+    retry_after_seconds: int | None = None
+    """After how many seconds the same request may succeed, where that is known."""
 
     def __init__(self, detail: str = "", *, extensions: Mapping[str, Any] | None = None) -> None:
         super().__init__(detail or self.title)

@@ -21,6 +21,7 @@ from fastapi import Depends, Request
 from meterline.kernel.clock import Clock
 from meterline.kernel.errors import (
     ConflictError,
+    FieldError,
     ForbiddenError,
     UnauthorizedError,
     ValidationError,
@@ -48,6 +49,7 @@ from meterline.web.asgi import (
 from meterline.web.auth import Authenticator, Principal
 
 _EFFECT = "meterline.effect_id"
+_HEADER = "Idempotency-Key"
 KEY_PATTERN = "^[!-~]([ -~]*[!-~])?$"
 """A key: printable ASCII, with spaces only inside."""
 _KEY = re.compile(KEY_PATTERN)
@@ -92,6 +94,18 @@ WITHOUT_KEY = frozenset(
 """POSTs that take no key: each event has an id and counts once, and secrets are not kept."""
 
 
+class _UnderWayError(ConflictError):
+    """Another request with the key has not been answered yet."""
+
+    retry_after_seconds = 1
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"a request with this {_HEADER} is under way: send it again later",
+            extensions={"retryAfter": self.retry_after_seconds},
+        )
+
+
 class Idempotency:
     """Remembers the answers of POST requests that have an `Idempotency-Key`."""
 
@@ -126,9 +140,8 @@ class Idempotency:
         """Answer a request that has a key."""
         most = self._limits.max_key_length
         if len(key) > most or not _KEY.fullmatch(key):
-            raise ValidationError(
-                f"Idempotency-Key must have 1 to {most} printable ASCII characters"
-            )
+            reason = f"must have 1 to {most} printable ASCII characters"
+            raise ValidationError(f"{_HEADER} {reason}", errors=[FieldError(_HEADER, reason)])
         body = await read_body(receive, self._limits.max_body_bytes)
         route = scope["path"]
         claim = Claim(
@@ -171,15 +184,12 @@ class Idempotency:
             if found.fingerprint != claim.fingerprint:
                 raise ConflictError(
                     "this Idempotency-Key was used for another request: use a new key",
-                    extensions={"field": "Idempotency-Key"},
+                    extensions={"field": _HEADER},
                 )
             if found.answer is not None:
                 return found.answer
             if waited >= self._limits.wait_seconds:
-                raise ConflictError(
-                    "a request with this Idempotency-Key is under way: send it again later",
-                    extensions={"retryAfter": 1},
-                )
+                raise _UnderWayError
             await asyncio.sleep(pause)
             waited, pause = waited + pause, min(2 * pause, _LONGEST_WAIT_SECONDS)
 
@@ -234,7 +244,7 @@ def effect_of(scope: Scope) -> str | None:
 def key_parameter(limits: IdempotencyLimits) -> dict[str, Any]:
     """What the OpenAPI document says of the header, which every POST through it may have."""
     return {
-        "name": "Idempotency-Key",
+        "name": _HEADER,
         "in": "header",
         "required": False,
         "description": "Sent again with the same body, the request is answered again, not done.",

@@ -11,13 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from meterline.kernel.clock import system_clock
-from meterline.kernel.errors import (
-    FieldError,
-    MeterlineError,
-    TooManyRequestsError,
-    UnavailableError,
-    ValidationError,
-)
+from meterline.kernel.errors import FieldError, MeterlineError, ValidationError
 from meterline.kernel.ids import new_ulid
 from meterline.web.json import encode
 
@@ -51,7 +45,7 @@ def problem_response(error: BaseException, request_id: str) -> tuple[int, Header
     headers: Headers = []
     if error.status == 401:
         headers.append((b"www-authenticate", b"Bearer"))
-    if isinstance(error, TooManyRequestsError | UnavailableError):
+    if error.retry_after_seconds is not None:
         headers.append((b"retry-after", str(error.retry_after_seconds).encode()))
     return _problem(error.status, error.title, error.detail, request_id, extensions, headers)
 

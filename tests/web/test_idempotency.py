@@ -128,7 +128,9 @@ async def test_a_duplicate_waits_for_the_first(rig: Rig) -> None:
     first = asyncio.create_task(rig.post())
     await rig.app.begun.wait()
     second = asyncio.create_task(rig.post())
-    assert_problem(await rig.post(), 409)
+    early = await rig.post()
+    extensions: Any = assert_problem(early, 409)["extensions"]
+    assert (extensions["retryAfter"], early.headers["retry-after"]) == (1, "1")
     rig.app.gate.set()
     assert (await first).status_code == 201
     assert (await second).status_code in (201, 409)
@@ -186,7 +188,8 @@ async def test_what_is_too_large_is_refused(rig: Rig) -> None:
 @pytest.mark.parametrize("key", ["", " ", "x" * 256, "kéy", "a\tb"])
 async def test_a_key_is_printable_ascii(rig: Rig, key: str) -> None:
     headers = {"idempotency-key": key.encode("latin-1")}
-    assert_problem(await rig.post(None, headers=headers), 400)
+    extensions: Any = assert_problem(await rig.post(None, headers=headers), 400)["extensions"]
+    assert [one["where"] for one in extensions["validationErrors"]] == ["Idempotency-Key"]
     assert rig.app.done == []
 
 
