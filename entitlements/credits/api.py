@@ -311,19 +311,27 @@ _STATES = {
     Status.REFUSED: (State.FAILED,),
     Status.EXPIRED: (State.EXPIRED,),
 }
+_MESSAGES = {
+    Status.STARTED: "started",
+    Status.COMPLETED: "completed already",
+    Status.FAILED: "completed already, without success",
+    Status.REFUSED: "insufficient credits",
+    Status.EXPIRED: "expired: use a new id",
+}
 _SUCCESS = {Status.COMPLETED: True, Status.FAILED: False}
 
 
 async def _started(service: TransactionService, one: Transaction) -> dict[str, Any]:
     left = await service.left(one)
     # With nothing to hold, there must be something left.
-    may = one.status is not Status.REFUSED and (one.hold.amount > 0 or left > 0)
+    may = one.status is Status.STARTED and (one.hold.amount > 0 or left > 0)
+    lacking = one.status is Status.STARTED and not may
     return {
         "transactionId": one.hold.id,
         "continue": may,
         "balance": number(left),
         "creditsUsed": number(one.credits_used),
-        "message": "started" if may else "insufficient credits",
+        "message": _MESSAGES[Status.REFUSED if lacking else one.status],
     }
 
 

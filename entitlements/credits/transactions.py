@@ -32,6 +32,12 @@ class Status(StrEnum):
     EXPIRED = "expired"
 
 
+_ENDED = {
+    State.EXPIRED: "has expired",
+    State.FAILED: "was refused for want of credits, and stays so",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Start:
     """A transaction to start."""
@@ -107,31 +113,50 @@ class TransactionService:
     async def start(self, namespace: str, wanted: Start) -> Transaction:
         """Hold what the provisional tokens cost. It is `refused` when the credits do not suffice.
 
-        Without provisional tokens nothing is held, and it is refused when no credits are left.
+        Without provisional tokens nothing is held. With the id of a transaction that is there, it
+        is that one, as it is now, whatever became of rates and settings meanwhile;
+        `ConflictError` when it was started with other content.
         """
+        known = await self._known(namespace, wanted)
+        if known is not None:
+            return known
+        # Without provisional tokens, too: what cannot be charged at its end must not begin.
+        tokens = wanted.provisional or Tokens()
+        amount = await self._rates.credits(namespace, wanted.model, tokens)
         place = await self._credit.ensure(namespace, wanted.subject)
-        amount = ZERO
-        if wanted.provisional is not None:
-            amount = await self._rates.credits(namespace, wanted.model, wanted.provisional)
         details: dict[str, Any] = {}
         if wanted.feature is not None:
             details["feature"] = wanted.feature
         if wanted.provisional is not None:
             details["provisional"] = _tokens(wanted.provisional)
-        hold = await self._holds.request(
-            HoldRequest(
-                place,
-                amount,
-                wanted.id,
-                self._options.transaction_ttl_seconds,
-                OnExcess.CHARGE,
-                wanted.metadata,
-                face=Face.TRANSACTION,
-                model=wanted.model,
-                details=_text(details),
-            )
+        asked = HoldRequest(
+            place,
+            amount,
+            wanted.id,
+            self._options.transaction_ttl_seconds,
+            OnExcess.CHARGE,
+            wanted.metadata,
+            face=Face.TRANSACTION,
+            model=wanted.model,
+            details=_text(details),
         )
-        return Transaction(hold)
+        try:
+            return Transaction(await self._holds.request(asked))
+        except ConflictError:
+            # Somebody was quicker with the id, perhaps at another rate.
+            known = await self._known(namespace, wanted)
+            if known is None:
+                raise
+            return known
+
+    async def _known(self, namespace: str, wanted: Start) -> Transaction | None:
+        """The transaction that has the id, if one has; `ConflictError` when it is another one."""
+        if wanted.id is None:
+            return None
+        try:
+            return _the_same(await self._holds.get(namespace, wanted.id), wanted)
+        except NotFoundError:
+            return None
 
     async def complete(
         self, namespace: str, transaction_id: str, *, success: bool, finalized: Tokens | None
@@ -145,21 +170,27 @@ class TransactionService:
         if finalized is not None:
             said["finalized"] = _tokens(finalized)
         closing = _text(said)
-        place = hold.opening.place
-        if hold.state in (State.CONFIRMED, State.RELEASED):
+        if hold.state is not State.OPEN:
             return _again(hold, closing)
-        if finalized is None and not success:
-            hold = await self._holds.release(
-                namespace, transaction_id, place=place, closing=closing
-            )
-        else:
-            amount = None
-            if finalized is not None:
-                model = hold.opening.model or ""
-                amount = await self._rates.credits(namespace, model, finalized)
-            hold = await self._holds.confirm(
-                namespace, transaction_id, amount, place=place, closing=closing
-            )
+        amount = None
+        if finalized is not None:
+            model = hold.opening.model or ""
+            amount = await self._rates.credits(namespace, model, finalized)
+        place = hold.opening.place
+        try:
+            if finalized is None and not success:
+                hold = await self._holds.release(
+                    namespace, transaction_id, place=place, closing=closing
+                )
+            else:
+                hold = await self._holds.confirm(
+                    namespace, transaction_id, amount, place=place, closing=closing
+                )
+        except ConflictError:
+            # Somebody was quicker to close it: perhaps the same request, at another rate.
+            hold = (await self.get(namespace, transaction_id)).hold
+            if hold.state is State.OPEN:
+                raise
         return _again(hold, closing)
 
     async def get(self, namespace: str, transaction_id: str) -> Transaction:
@@ -189,16 +220,41 @@ class TransactionService:
         return (await self._credit.balance(place.namespace, place.subject)).available
 
 
+def _the_same(hold: Hold, wanted: Start) -> Transaction:
+    """The transaction, when the caller said the same at its start; else the conflict."""
+    if hold.opening.face is not Face.TRANSACTION:
+        raise _other("the id belongs to a hold that is no transaction", "transactionId", hold)
+    one, opening, tokens = Transaction(hold), hold.opening, wanted.provisional
+    again_tokens = None if tokens is None else _tokens(tokens)
+    pairs = (
+        ("userId", opening.place.subject, wanted.subject),
+        ("model", opening.model, wanted.model),
+        ("provisionalTokens", one.details.get("provisional"), again_tokens),
+        ("featureIdentifier", one.details.get("feature"), wanted.feature),
+        ("metadata", json.loads(opening.metadata), dict(wanted.metadata or {})),
+    )
+    for field, first, again in pairs:
+        if first != again:
+            raise _other(f"the id belongs to a transaction with another {field}", field, hold)
+    return one
+
+
 def _again(hold: Hold, closing: str) -> Transaction:
     """The transaction, when it was completed as is asked; else the conflict."""
+    if hold.state in _ENDED:
+        raise _other(f"the transaction {_ENDED[hold.state]}: use a new id", "state", hold)
     if hold.closing != closing:
         before, after = json.loads(hold.closing or "{}"), json.loads(closing)
         field = "success" if before.get("success") != after.get("success") else "finalizedTokens"
-        raise ConflictError(
-            f"the transaction was completed with another {field}",
-            extensions={"field": field, "transactionId": hold.id},
-        )
+        raise _other(f"the transaction was completed with another {field}", field, hold)
     return Transaction(hold)
+
+
+def _other(detail: str, field: str, hold: Hold) -> ConflictError:
+    state = hold.state.value
+    return ConflictError(
+        detail, extensions={"field": field, "transactionId": hold.id, "state": state}
+    )
 
 
 def _tokens(tokens: Tokens) -> dict[str, int]:

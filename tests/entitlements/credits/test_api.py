@@ -1,15 +1,11 @@
 """Credits, reservations, usage transactions and rates over HTTP."""
 
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
-import pytest_asyncio
-
 from entitlements.balance.exact import total
 from entitlements.credits.service import credits_entitlement
-from meterline.db.engine import Database
-from tests.support.holding import NAMESPACE, HeldHttp, holding_http
+from tests.support.holding import NAMESPACE, HeldHttp
 
 CREDITS = "/subjects/ann/credits"
 START = {
@@ -17,12 +13,6 @@ START = {
     "model": "priced",
     "provisionalTokens": {"inputTokens": 4000, "outputTokens": 1000},
 }
-
-
-@pytest_asyncio.fixture
-async def api(any_database: Database) -> AsyncIterator[HeldHttp]:
-    async with holding_http(any_database) as http:
-        yield http
 
 
 async def _history(api: HeldHttp) -> Any:
