@@ -10,7 +10,7 @@ from entitlements.api.exact import ExactRoute
 from entitlements.api.parameters import Admin, Reader, ok
 from entitlements.api.wire import Instant, Name, example_path, subject_path
 from entitlements.credits import views
-from entitlements.credits.rates import CreditOptions
+from entitlements.credits.rates import CreditOptions, Tokens
 from entitlements.credits.rating import RateService
 from entitlements.credits.service import CreditGrant, CreditService
 from entitlements.credits.transactions import Start, Status, Transaction, TransactionService
@@ -187,11 +187,10 @@ def transactions_router(service: TransactionService, holds: HoldService) -> APIR
         principal: Spender, body: views.StartBody, effect: EffectId
     ) -> Response:
         """Begin a model call: hold what it may cost. `continue` says whether to make it."""
-        tokens = body.provisional_tokens
         wanted = Start(
             body.user_id,
             body.model,
-            None if tokens is None else tokens.tokens(),
+            _tokens("provisionalTokens", body.provisional_tokens),
             body.feature_identifier,
             body.metadata,
             body.transaction_id or effect,
@@ -239,12 +238,11 @@ def transactions_router(service: TransactionService, holds: HoldService) -> APIR
         _effect: EffectId,
     ) -> Response:
         """End a model call: charge the tokens that it needed."""
-        tokens = body.finalized_tokens
         one = await service.complete(
             principal.namespace,
             transaction_id,
             success=body.success,
-            finalized=None if tokens is None else tokens.tokens(),
+            finalized=_tokens("finalizedTokens", body.finalized_tokens),
         )
         answer = {
             "transactionId": transaction_id,
@@ -319,6 +317,15 @@ _MESSAGES = {
     Status.EXPIRED: "expired: use a new id",
 }
 _SUCCESS = {Status.COMPLETED: True, Status.FAILED: False}
+
+
+def _tokens(where: str, body: views.TokensBody | None) -> Tokens | None:
+    """What a body counts: a part is at most its whole, as in usage records."""
+    if body is None:
+        return None
+    if body.cached_tokens > body.input_tokens:
+        raise fault(f"{where}.cachedTokens", "must be at most inputTokens, which they are part of")
+    return body.tokens()
 
 
 async def _started(service: TransactionService, one: Transaction) -> dict[str, Any]:

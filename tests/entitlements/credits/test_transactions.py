@@ -158,3 +158,22 @@ async def test_a_model_without_a_price_is_refused_before_the_call_is_made(api: H
     assert (await api.call("GET", "/usage-transactions"))["items"] == []
     await api.call("POST", "/credit-rates", MINE, 201)
     assert (await api.call("POST", "/usage-transactions", body, 201))["continue"]
+
+
+async def test_cached_tokens_are_part_of_the_input(api: HeldHttp) -> None:
+    await api.call("POST", CREDITS, {"amount": 100}, 201)
+    more = {"inputTokens": 1000, "cachedTokens": 1001}
+    body = {**START, "transactionId": "t"}
+    problem = await api.call(
+        "POST", "/usage-transactions", {**body, "provisionalTokens": more}, 400
+    )
+    found = [one["where"] for one in problem["extensions"]["validationErrors"]]
+    assert found == ["provisionalTokens.cachedTokens"]
+    await api.call("POST", "/usage-transactions", body, 201)
+    closing = {"success": True, "finalizedTokens": more}
+    problem = await api.call("POST", "/usage-transactions/t/complete", closing, 400)
+    found = [one["where"] for one in problem["extensions"]["validationErrors"]]
+    assert found == ["finalizedTokens.cachedTokens"]
+    closing = {"success": True, "finalizedTokens": {"inputTokens": 1000, "cachedTokens": 1000}}
+    done = await api.call("POST", "/usage-transactions/t/complete", closing)
+    assert done["creditsUsed"] == 2
