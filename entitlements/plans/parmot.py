@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.exceptions import HTTPException
 
-from entitlements.api.exact import ExactRoute
+from entitlements.api.exact import ExactRoute, with_decimals
 from entitlements.api.parameters import Admin, Reader
 from entitlements.api.wire import Name, Text
 from entitlements.builtin import COST, INPUT_TOKENS, OUTPUT_TOKENS, REQUESTS, TOKENS
@@ -29,8 +29,10 @@ from entitlements.plans.members import Assignment, MemberService
 from entitlements.plans.model import Decision, Estimate, Limits, Outcome, Plan, PlanSpec
 from entitlements.plans.service import PlanService
 from entitlements.plans.summary import SummaryService
+from entitlements.specs import fault
 from meterline.kernel.errors import MeterlineError, NotFoundError, UnavailableError
 from meterline.kernel.instants import format_instant
+from meterline.pricing.usage import MOST, TokenUsage, usage_of
 from meterline.web.json import ExactJSONResponse
 
 _WINDOWS = {"requestsPerMinute": "minute", "requestsPerHour": "hour", "requestsPerDay": "day"}
@@ -93,6 +95,27 @@ class Record(EndUser):
     output_cost: Any = None
     total_cost: Any = None
 
+    def usage(self) -> TokenUsage:
+        """What the call used."""
+        counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+        for name, count in counts.items():
+            if count >= MOST:
+                raise fault(name, f"must be less than {MOST:f}")
+        return usage_of(
+            {
+                "input_tokens": Decimal(self.prompt_tokens),
+                "output_tokens": Decimal(self.completion_tokens),
+                "requests": Decimal(1),
+            }
+        )
+
+    def said(self) -> dict[str, str]:
+        """What the client says that we know better."""
+        said, cost = {"client": "parmot"}, with_decimals(self.total_cost)
+        if isinstance(cost, int | Decimal) and not isinstance(cost, bool):
+            said["clientTotalCost"] = str(cost)[:64]
+        return said
+
 
 class Recorder(Protocol):
     """Records usage. The server fills it."""
@@ -104,8 +127,7 @@ class Recorder(Protocol):
         *,
         model: str,
         provider: str | None,
-        input_tokens: int,
-        output_tokens: int,
+        usage: TokenUsage,
         metadata: dict[str, str],
     ) -> Decimal | None:
         """Make a call's usage durable; answers what it costs, None without a price."""
@@ -169,23 +191,20 @@ def _add_usage(
     @api.post("/end-user-usage/record", status_code=201)
     async def record(principal: Admin, body: Record) -> Response:
         """Record a call; 402 or 429 when it passes a limit. It is recorded then, too."""
+        usage = body.usage()
         with suppress(UnavailableError):
             await wait()
         decision = await checks.check(principal.namespace, CheckRequest(body.end_user_id))
-        said = {"client": "parmot"}
-        if body.total_cost is not None:
-            said["clientTotalCost"] = str(body.total_cost)[:64]
         cost = await recorder.record(
             principal.namespace,
             body.end_user_id,
             model=body.model,
             provider=body.provider,
-            input_tokens=body.prompt_tokens,
-            output_tokens=body.completion_tokens,
-            metadata=said,
+            usage=usage,
+            metadata=body.said(),
         )
         if decision.allowed:
-            used = Estimate(Decimal(body.prompt_tokens + body.completion_tokens), cost)
+            used = Estimate(usage.total_tokens, cost)
             months = [one for one in decision.limits if one.name in _KINDS]
             decision = replace(decision, refusal=decide.over_usage(months, used))
         if not decision.allowed:

@@ -12,6 +12,9 @@ def check_signature(
     # Imported when it is first needed: it takes a while, and few servers take webhooks.
     from stripe import SignatureVerificationError, WebhookSignature
 
+    # Signatures are hexadecimal, and the package cannot compare anything else.
+    if not header.isascii():
+        raise ValidationError("Stripe-Signature: must be ASCII")
     try:
         text = payload.decode("utf-8")
     except UnicodeDecodeError:

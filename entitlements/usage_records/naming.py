@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from entitlements.specs import fault
 from entitlements.usage_records.model import RecordSpec, UsageRecord
 from entitlements.usage_records.options import UsageLimits
 from entitlements.usage_records.shape import fingerprint
@@ -17,6 +18,7 @@ from meterline.kernel.clock import Clock
 from meterline.kernel.errors import ConflictError
 from meterline.kernel.grouping import Grouping
 from meterline.kernel.instants import from_micros, to_micros
+from meterline.kernel.meters import is_storable
 
 _GROUP = 250
 _PRUNE_EVERY = timedelta(minutes=10)
@@ -56,6 +58,10 @@ class Names:
 
         `ConflictError` when it was sent before with other content.
         """
+        for where, text in (("id", record.id), ("subject", record.subject)):
+            # What the database refuses would fail all who are in the same group.
+            if not is_storable(text):
+                raise fault(where, "must not hold NUL or half a surrogate pair")
         kept = _Kept(record.subject, to_micros(record.time), msgspec.Raw(_encode(record)))
         wanted = Name(
             namespace=namespace,

@@ -10,7 +10,7 @@ from entitlements.usage_records.shape import UNIT_OF
 from meterline.kernel.instants import parse_instant
 from meterline.pricing.book import Asked, PriceBook
 from meterline.pricing.rates import UNPRICED
-from meterline.pricing.usage import usage_of
+from meterline.pricing.usage import InvalidUsageError, TokenUsage, usage_of
 
 _ZERO = Decimal(0)
 
@@ -45,6 +45,8 @@ class Repriced:
 
 Kind = tuple[str, str, str, str]
 """Provider and model, the state of the price before, and after."""
+UNREADABLE = "unreadable"
+"""The state after, of calls whose counts nothing can have. They count, and stay as they are."""
 
 
 def reprice(records: Iterable[Mapping[str, Any]], book: PriceBook) -> Mapping[Kind, Repriced]:
@@ -52,15 +54,27 @@ def reprice(records: Iterable[Mapping[str, Any]], book: PriceBook) -> Mapping[Ki
     found: dict[Kind, Repriced] = {}
     for record in records:
         model, provider = record.get("modelId") or "", record.get("provider")
-        usage = usage_of({UNIT_OF[name]: Decimal(count) for name, count in record["usage"].items()})
         terms = record.get("terms") or {}
         asked = Asked(model, parse_instant(record["time"]), provider, terms)
-        quote = book.quote(asked, usage)
-        before = record.get("costUsd")
-        kind = (provider or "", model, record.get("priced", UNPRICED), str(quote.state))
-        known = found.get(kind, Repriced())
-        found[kind] = known.plus(None if before is None else Decimal(before), quote.cost_usd)
+        told = record.get("costUsd")
+        before = None if told is None else Decimal(told)
+        usage = _usage(record["usage"])
+        if usage is None:
+            state, after = UNREADABLE, before
+        else:
+            quote = book.quote(asked, usage)
+            state, after = str(quote.state), quote.cost_usd
+        kind = (provider or "", model, record.get("priced", UNPRICED), state)
+        found[kind] = found.get(kind, Repriced()).plus(before, after)
     return found
+
+
+def _usage(said: Mapping[str, Any]) -> TokenUsage | None:
+    """The counts of a record; None when they break rules that were made after it."""
+    try:
+        return usage_of({UNIT_OF[name]: Decimal(count) for name, count in said.items()})
+    except (InvalidUsageError, KeyError):
+        return None
 
 
 def together(parts: Iterable[Repriced]) -> Repriced:

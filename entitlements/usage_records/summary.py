@@ -66,7 +66,9 @@ class SummaryQuery:
         }
         given: dict[str, Any] = {name: text for name, text in texts.items() if text is not None}
         if self.tag is not None:
-            given["tags"] = {"$like": f"%{_escaped(self.tag)}%"}
+            tag = _escaped(self.tag)
+            # Its quotation marks are those of the array: the first in it, or after another one.
+            given["tags"] = {"$or": [{"$like": f"[{tag}%"}, {"$like": f'%",{tag}%'}]}
         return given
 
 

@@ -5,8 +5,15 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
+from meterline.kernel.text import is_text
+from meterline.pricing.usage import MOST
+
 Json = Any
 """Decoded JSON whose numbers are `int` or `Decimal`."""
+
+MAX_NAME_LENGTH = 512
+"""Characters of a model or of a term; nobody's are nearly as long."""
+_MOST_SECONDS = 10**15
 
 
 class BodyError(ValueError):
@@ -44,8 +51,28 @@ class Part:
 
     @property
     def text(self) -> str | None:
-        """A text that is not empty; anything else is None."""
-        return self.value if isinstance(self.value, str) and self.value else None
+        """A text that is not empty; anything else is None. Controls and surrogates are an error."""
+        if not isinstance(self.value, str) or not self.value:
+            return None
+        if not is_text(self.value):
+            raise BodyError(self.where, "must not hold a control character")
+        return self.value
+
+    @property
+    def name(self) -> str | None:
+        """The same, short enough to be the name of something."""
+        text = self.text
+        if text is not None and len(text) > MAX_NAME_LENGTH:
+            raise BodyError(self.where, f"must have at most {MAX_NAME_LENGTH} characters")
+        return text
+
+    @property
+    def instant(self) -> str | None:
+        """When something was: whole seconds, or a text; anything else is None."""
+        if isinstance(self.value, bool) or not isinstance(self.value, int | Decimal):
+            return self.name
+        # The Python clients write the seconds of the wire with a fraction of 0.
+        return str(int(self.value)) if 0 <= self.value < _MOST_SECONDS else None
 
     @property
     def items(self) -> Sequence["Part"]:
@@ -67,6 +94,8 @@ class Part:
         number = Decimal(value)
         if not number.is_finite() or number < 0:
             raise BodyError(self.where, "must be a number, and not negative")
+        if number >= MOST:
+            raise BodyError(self.where, f"must be less than {MOST:f}")
         return number
 
     @property

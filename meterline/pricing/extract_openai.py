@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from meterline.pricing.bodies import Part
-from meterline.pricing.extracted import Extracted, counted, first_known, terms, total
+from meterline.pricing.extracted import Extracted, counted, first_known, terms
 from meterline.pricing.usage import TokenUsage
 
 _CHAT = ("chat.completion", "chat.completion.chunk", "text_completion")
@@ -49,10 +49,10 @@ def _chat(body: Part) -> Extracted:
     inputs, outputs = usage["prompt_tokens_details"], usage["completion_tokens_details"]
     reasoning = outputs["reasoning_tokens"].count
     output = usage["completion_tokens"].count
-    prompt = usage["prompt_tokens"].needed
-    if reasoning and total(prompt, output, reasoning) == usage["total_tokens"].count:
-        # Some count reasoning beside the completion, not in it.
-        output = total(output, reasoning)
+    prompt, whole = usage["prompt_tokens"].needed, usage["total_tokens"].count
+    if whole is not None and whole > prompt + (output or 0):
+        # Some count reasoning beside the completion, not in it, and not all say how much it is.
+        output = whole - prompt
     counts = counted(
         input_tokens=prompt,
         # DeepSeek and Moonshot spell it in their own way.
@@ -144,8 +144,9 @@ def _told(body: Part, counts: TokenUsage, usage_type: str) -> Extracted:
     return Extracted(
         provider="openai",
         usage=counts,
-        model=body["model"].text,
+        model=body["model"].name,
         response_id=body["id"].text,
         usage_type=usage_type,
-        context=terms(service_tier=body["service_tier"].text),
+        context=terms(service_tier=body["service_tier"].name),
+        created=body.either("created", "created_at").instant,
     )

@@ -1,12 +1,13 @@
 """Bodies of Anthropic, Cohere and Google. Pure."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
 from meterline.pricing.bodies import BodyError, Part
 from meterline.pricing.extracted import Extracted, counted, terms, total
-from meterline.pricing.usage import TokenUsage
+from meterline.pricing.usage import TokenUsage, add
 
 _ANTHROPIC_BATCH = "batch"
 _NONE = Decimal(0)
@@ -31,18 +32,18 @@ def anthropic(events: Sequence[Part]) -> Extracted | None:
             _merge(usage, event["usage"])
     if not usage or not ({"input_tokens", "output_tokens"} & usage.keys()):
         return None
-    counts = _anthropic_counts(Part(usage, "usage"))
-    tier = Part(usage)["service_tier"].text
+    counts = _with_compaction(Part(usage, "usage"))
+    tier = Part(usage, "usage")["service_tier"].name
     batch = tier == _ANTHROPIC_BATCH
     return Extracted(
         provider="anthropic",
         usage=counts,
-        model=message["model"].text,
+        model=message["model"].name,
         response_id=message["id"].text,
         context=terms(
             service_tier=None if batch else tier,
             processing="batch" if batch else None,
-            speed=Part(usage)["speed"].text,
+            speed=Part(usage, "usage")["speed"].name,
         ),
     )
 
@@ -51,6 +52,15 @@ def _merge(usage: dict[str, Any], later: Part) -> None:
     if later and not isinstance(later.value, Mapping):
         raise BodyError(later.where, "must be an object")
     usage |= {name: value for name, value in (later.value or {}).items() if value is not None}
+
+
+def _with_compaction(usage: Part) -> TokenUsage:
+    """What is at the top, and the making of summaries, which is not in it; all else is."""
+    counts = _anthropic_counts(usage)
+    for part in usage["iterations"].items:
+        if part["type"].text == "compaction":
+            counts = add(counts, replace(_anthropic_counts(part), requests=None))
+    return counts
 
 
 def _anthropic_counts(usage: Part) -> TokenUsage:
@@ -88,16 +98,22 @@ def cohere(events: Sequence[Part]) -> Extracted | None:
 
 
 def _cohere(body: Part, billed: Part) -> Extracted:
+    text, image = billed["text_tokens"].count, billed["image_tokens"].count
+    read = billed["input_tokens"].count
+    if image and (read is None or text is None or total(text, image) != read):
+        # Those of images are beside the others, unless all of them are told apart.
+        read = total(read, image)
     counts = counted(
-        input_tokens=billed["input_tokens"].count,
+        input_tokens=read,
         output_tokens=billed["output_tokens"].count,
-        input_image_tokens=billed["image_tokens"].count,
+        input_image_tokens=image,
+        images=billed["images"].count,
         rerank_searches=billed["search_units"].count,
     )
     if len(counts.counts()) == 1:
         raise BodyError(billed.where, "has no count that can be priced")
     usage_type = "embedding" if body["embeddings"] else "text"
-    return Extracted("cohere", counts, body["model"].text, body["id"].text, usage_type)
+    return Extracted("cohere", counts, body["model"].name, body["id"].text, usage_type)
 
 
 def google(events: Sequence[Part]) -> Extracted | None:
@@ -136,8 +152,9 @@ def _google(body: Part, usage: Part) -> Extracted:
     return Extracted(
         provider="google",
         usage=counts,
-        model=body.either("modelVersion", "model_version").text,
+        model=body.either("modelVersion", "model_version").name,
         response_id=body.either("responseId", "response_id").text,
+        created=body.either("createTime", "create_time").instant,
     )
 
 

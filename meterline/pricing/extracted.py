@@ -19,6 +19,8 @@ class Extracted:
     usage_type: str = "text"
     context: Mapping[str, str] = field(default_factory=dict)
     """Terms of the price: `service_tier`, `processing`, `speed`."""
+    created: str | None = None
+    """When the provider made the answer, as it says it. Its form is not known."""
 
 
 Reader = Callable[[Sequence[Part]], Extracted | None]

@@ -7,7 +7,7 @@ from decimal import Decimal
 from meterline.kernel.quantity import INTEGER_DIGITS, format_number
 from meterline.pricing.units import UNITS
 
-_MOST = Decimal(10) ** (INTEGER_DIGITS - 8)
+MOST = Decimal(10) ** (INTEGER_DIGITS - 8)
 """So that the cost of the dearest of them is still a quantity."""
 _FRACTION_DIGITS = 15
 _ABSURD = 100
@@ -88,8 +88,8 @@ def usage_of(counts: Mapping[str, Decimal | None]) -> TokenUsage:
             raise InvalidUsageError(key, "is not known")
         if not count.is_finite() or count < 0:
             raise InvalidUsageError(key, "must not be negative")
-        if count >= _MOST:
-            raise InvalidUsageError(key, f"must be less than {_MOST:f}")
+        if count >= MOST:
+            raise InvalidUsageError(key, f"must be less than {MOST:f}")
         known[key] = _plain(key, count)
     lifetimes = [known[key] for key in _PARTS[2][1] if key in known]
     if lifetimes and "cache_write_tokens" not in known:

@@ -218,12 +218,10 @@ class ParmotRecords:
         *,
         model: str,
         provider: str | None,
-        input_tokens: int,
-        output_tokens: int,
+        usage: TokenUsage,
         metadata: dict[str, str],
     ) -> Decimal | None:
         """See `Recorder.record`."""
-        usage = TokenUsage(input_tokens=Decimal(input_tokens), output_tokens=Decimal(output_tokens))
         spec = RecordSpec(
             model=model,
             usage=usage,

@@ -154,6 +154,40 @@ CASES: list[tuple[str, Any, str, str | None, dict[str, Any]]] = [
         "openai", "grok-4", {"input_tokens": 5, "output_tokens": 37, "reasoning_tokens": 30},
     ),
     (
+        "thoughts that only the total tells",
+        {"object": "chat.completion", "model": "gemini-2.5-flash",
+         "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 1065}},
+        "openai", "gemini-2.5-flash", {"input_tokens": 10, "output_tokens": 1055},
+    ),
+    (
+        "a message with a summary made on the way",
+        {"type": "message", "model": "claude-sonnet-4-6", "usage": {
+            "input_tokens": 100, "output_tokens": 50, "cache_read_input_tokens": 7, "iterations": [
+                {"type": "compaction", "input_tokens": 180_000, "output_tokens": 3_500,
+                 "cache_creation_input_tokens": 20, "cache_read_input_tokens": 3},
+                {"type": "message", "input_tokens": 100, "output_tokens": 50}]}},
+        "anthropic", "claude-sonnet-4-6",
+        {"input_tokens": 180_130, "output_tokens": 3_550, "cached_tokens": 10,
+         "cache_write_tokens": 20},
+    ),
+    (
+        "cohere embeddings of images",
+        {"id": "e", "embeddings": {"float": []},
+         "meta": {"billed_units": {"image_tokens": 100, "input_tokens": 10}}},
+        "cohere", None, {"input_tokens": 110, "input_image_tokens": 100},
+    ),
+    (
+        "cohere embeddings of images, all told apart",
+        {"id": "e", "embeddings": {"float": []},
+         "meta": {"billed_units": {"image_tokens": 100, "input_tokens": 110, "text_tokens": 10}}},
+        "cohere", None, {"input_tokens": 110, "input_image_tokens": 100},
+    ),
+    (
+        "cohere embeddings by images",
+        {"id": "e", "embeddings": {"float": []}, "meta": {"billed_units": {"images": 1}}},
+        "cohere", None, {"images": 1},
+    ),
+    (
         "responses", RESPONSE, "openai", "gpt-5",
         {"input_tokens": 300, "cached_tokens": 200, "output_tokens": 60, "reasoning_tokens": 50},
     ),
@@ -317,6 +351,14 @@ def test_others_answer_in_the_format_of_openai() -> None:
         ({"usageMetadata": {}}, None, "usageMetadata"),
         ({"usageMetadata": {"promptTokenCount": 1, "promptTokensDetails": {}}}, None,
          "usageMetadata.promptTokensDetails"),
+        ({**CHAT, "model": "a\0"}, None, "model"),
+        ([{**CHAT, "model": "a" * 513}], None, "[0].model"),
+        ({**CHAT, "service_tier": "\ud800"}, None, "service_tier"),
+        ({**MESSAGE, "usage": {"input_tokens": 1, "output_tokens": 1, "iterations": 5}}, None,
+         "usage.iterations"),
+        ({**MESSAGE, "usage": {"input_tokens": 1, "output_tokens": 1, "iterations": [
+            {"type": "compaction", "input_tokens": 1}]}}, None,
+         "usage.iterations[0].output_tokens"),
         (CHAT, "anthropic", "body"),
         (MESSAGE, "openai", "body"),
     ],

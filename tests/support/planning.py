@@ -20,6 +20,7 @@ from meterline.db.engine import Database
 from meterline.db.hot import open_hot_reads
 from meterline.kernel.ids import new_ulid
 from meterline.kernel.meters import MeterSpec
+from meterline.pricing.usage import TokenUsage
 from meterline.server.entitled import EntitlementServices
 from meterline.server.kit_plans import HeldBy, PlanKit, PlanParts, running_plans
 from meterline.web.asgi import ASGIApp, ErrorBoundary, Receive, Scope, Send
@@ -80,12 +81,10 @@ class HandRecords:
 
     async def record(
         self, namespace: str, subject: str, *, model: str, provider: str | None,
-        input_tokens: int, output_tokens: int, metadata: dict[str, str],
+        usage: TokenUsage, metadata: dict[str, str],
     ) -> Decimal | None:  # fmt: skip
-        cost = Decimal(input_tokens + output_tokens) / 1000
-        await self._planning.use(
-            input_tokens + output_tokens, cost, subject, namespace=namespace, model=model
-        )
+        tokens, cost = int(usage.total_tokens), usage.total_tokens / 1000
+        await self._planning.use(tokens, cost, subject, namespace=namespace, model=model)
         return cost
 
 

@@ -8,7 +8,7 @@ from pydantic_core import PydanticCustomError
 
 from entitlements.api.wire import Instant, Text
 from entitlements.specs import fault
-from entitlements.usage_records.api.wire import Wire, check_texts
+from entitlements.usage_records.api.wire import Model, Wire, check_texts
 from entitlements.usage_records.options import UsageLimits
 from entitlements.usage_records.prices import PriceSpec
 from entitlements.usage_records.shape import UNIT_OF
@@ -77,8 +77,8 @@ class PriceBody(Wire):
         }
     )
 
-    model: Text = Field(min_length=1, description="Exact, or with `*` for any characters.")
-    provider: Text | None = Field(None, min_length=1, description="For all of them if absent.")
+    model: Model = Field(min_length=1, description="Exact, or with `*` for any characters.")
+    provider: Model | None = Field(None, min_length=1, description="For all of them if absent.")
     valid_from: Instant | None = None
     valid_until: Instant | None = Field(None, description="Not included.")
     rates: dict[str, UsDollars | UnitRateBody] = Field(
@@ -93,7 +93,7 @@ class PriceBody(Wire):
         """The meaning."""
         check_texts(self, limits, ("model", "provider"))
         return PriceSpec(
-            model=self.model.strip(),
+            model=self.model,
             rates={_unit(name): _rate(name, one) for name, one in self.rates.items()},
             provider=self.provider,
             valid_from=self.valid_from,

@@ -1,10 +1,12 @@
 """The bodies and parameters that callers send, and what they mean."""
 
+import hashlib
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
+import msgspec
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -53,6 +55,23 @@ Body = Annotated[
     WithJsonSchema({"anyOf": [{"type": "object"}, {"type": "array", "items": {"type": "object"}}]}),
 ]
 """What a provider answered."""
+
+
+def _stripped(value: Any) -> Any:
+    # Only what was a text in the body: a number must stay one, and be refused.
+    return value.strip() if type(value) is str else value
+
+
+Model = Annotated[
+    Text,
+    BeforeValidator(_stripped),
+    Field(json_schema_extra={"pattern": r"^[^\u0000]*[^\u0000\s][^\u0000]*$"}),
+]
+"""The name of a model, or a pattern of names: not blank, without blanks around it."""
+
+_SHOWN_ID = 128
+_DIGITS = 32
+"""Of the digest in the name of an answer: 128 bits."""
 
 _CHECK_ID = (
     "The `checkId` of the check that allowed the call: what it set aside goes back when this usage"
@@ -107,7 +126,7 @@ class CountsBody(TermsBody):
         given["audio_seconds"] = self.audio_duration_seconds
         if not any(count is not None for count in given.values()):
             raise fault("inputTokens", "at least one count is needed")
-        return checked_usage({"requests": Decimal(1), **given})
+        return checked_usage({**given, "requests": Decimal(1)})
 
 
 class UsageBody(CountsBody):
@@ -129,7 +148,7 @@ class UsageBody(CountsBody):
     )
 
     context: UsageContext
-    model_id: Text = Field(min_length=1)
+    model_id: Model = Field(min_length=1)
     transaction_id: Text | None = Field(None, description="Needed when the context is customer.")
     account_id: Text | None = Field(None, description="Whose usage it is: a subject.")
     external_id: Text | None = Field(None, description="The same, by another name.")
@@ -148,7 +167,7 @@ class UsageBody(CountsBody):
                                     "provider", "id", "check_id"))  # fmt: skip
         check_length("description", self.description, limits.max_description_length)
         return RecordSpec(
-            model=self.model_id.strip(),
+            model=self.model_id,
             usage=self.usage(),
             context=self.context,
             subject=self._subject(),
@@ -246,13 +265,15 @@ class TrackBody(TermsBody):
         check_length("query", self.query, limits.max_query_length)
         self._check_tags(limits)
         found = self._extracted()
+        subject = self.subject or self.key
         return RecordSpec(
-            model=self.model_id or found.model or "",
+            model=(self.model_id or found.model or "").strip(),
             usage=found.usage,
             context=UsageContext.CUSTOMER,
-            subject=self.subject or self.key,
+            subject=subject,
             usage_type=UsageType(found.usage_type),
-            id=self.id or effect_id or _response_name(found),
+            # The answer's own name comes first: a request of its own does not make it another call.
+            id=self.id or _response_name(found, subject) or effect_id,
             time=self.time,
             provider=self.provider or self._maker(found),
             terms={**found.context, **self.terms()},
@@ -307,14 +328,14 @@ class CostBody(CountsBody):
         }
     )
 
-    model_id: Text = Field(min_length=1)
+    model_id: Model = Field(min_length=1)
     provider: Text | None = None
     time: Instant | None = Field(None, description="When the call is; now if absent.")
 
     def asked(self, limits: UsageLimits, now: datetime) -> Asked:
         """Which price is wanted."""
         check_texts(self, limits, ("model_id", "provider"))
-        return Asked(self.model_id.strip(), self.time or now, self.provider, self.terms())
+        return Asked(self.model_id, self.time or now, self.provider, self.terms())
 
 
 def checked_usage(counts: Mapping[str, Decimal | None]) -> TokenUsage:
@@ -326,9 +347,16 @@ def checked_usage(counts: Mapping[str, Decimal | None]) -> TokenUsage:
         raise fault(name, with_json_names(error.reason)) from None
 
 
-def _response_name(found: Extracted) -> str | None:
-    """Every provider names its answers: one that is tracked twice counts once."""
-    return None if found.response_id is None else f"{found.provider}:{found.response_id}"[:512]
+def _response_name(found: Extracted, subject: str) -> str | None:
+    """Every provider names its answers: one that is tracked twice for a subject counts once.
+
+    Some number them by chance, from 0 to 998 even, so the id alone does not name an answer.
+    """
+    if found.response_id is None:
+        return None
+    told = [subject, found.response_id, found.model, found.created]
+    digest = hashlib.sha256(msgspec.json.encode(told)).hexdigest()
+    return f"{found.provider}:{found.response_id[:_SHOWN_ID]}:{digest[:_DIGITS]}"
 
 
 def check_texts(body: BaseModel, limits: UsageLimits, names: tuple[str, ...]) -> None:

@@ -98,7 +98,7 @@ def reprice_command(
     The catalogue is that of the `genai-prices` installed where this runs, so a newer one can be
     tried before the server gets it.
     """
-    from entitlements.usage_records.reprice import reprice, together
+    from entitlements.usage_records.reprice import UNREADABLE, reprice, together
     from meterline.pricing.book import PriceBook
     from meterline.pricing.catalogue import GenaiCatalogue
 
@@ -127,6 +127,9 @@ def reprice_command(
         f"{whole.calls} calls, {whole.changed} would change: {_usd(whole.before_usd)} →"
         f" {_usd(whole.after_usd)} US dollars, difference {_usd(whole.difference)}"
     )
+    unreadable = together(one for (*_, after), one in found.items() if after == UNREADABLE)
+    if unreadable.calls:
+        typer.echo(f"{unreadable.calls} of them could not be read, and stay as they are")
 
 
 def _records(api: Api, since: str | None, until: str | None) -> Iterator[Mapping[str, Any]]:

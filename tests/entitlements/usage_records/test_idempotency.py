@@ -11,6 +11,7 @@ from meterline.db.engine import Database
 from meterline.db.idempotency import SqlRequestStore
 from meterline.web.idempotency import Idempotency
 from tests.entitlements.usage_records.build import Kit, running_kit
+from tests.pricing.test_extract import CHAT
 from tests.support.api import client_of
 from tests.support.entitlements import OneNamespace
 
@@ -48,6 +49,20 @@ async def test_a_key_names_what_it_makes(
             assert len(kit.store.events) == events and kit.store.conflicts == []
             other = await client.post(url, json=BODY | {"inputTokens": 6}, headers=headers)
             assert other.status_code == 409
+
+
+async def test_an_answer_counts_once_whatever_keys_it_is_sent_with(any_database: Database) -> None:
+    body = {"key": "k", "response": CHAT}
+    async with running_kit(any_database) as kit:
+        requests = SqlRequestStore(any_database)
+        app = Idempotency(kit.app, requests, OneNamespace(), kit.clock)  # type: ignore[arg-type]
+        async with client_of(app) as client:
+            answers = [
+                await client.post("/api/v1/track", json=body, headers=headers)
+                for headers in ({"idempotency-key": "ka"}, {"idempotency-key": "kb"}, {})
+            ]
+        assert [one.status_code for one in answers] == [201] * 3
+        assert len({one.content for one in answers}) == len(kit.store.events) == 1
 
 
 async def test_the_names_of_a_subject_are_forgotten_with_it(

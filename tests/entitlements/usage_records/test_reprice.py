@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
-from entitlements.usage_records.reprice import Repriced, reprice, together
+from entitlements.usage_records.reprice import UNREADABLE, Repriced, reprice, together
 from meterline.pricing.book import PriceBook
 from tests.entitlements.usage_records.build import Kit
 from tests.pricing.build import CATALOGUE, override
@@ -39,6 +39,17 @@ async def test_other_prices_change_what_they_touch(kit: Kit) -> None:
     # At their own dates and terms: 10, 2 and 1.
     assert found["openai", "o3", "catalogue", "catalogue"].before_usd == 13
     assert together(found.values()).changed == 3
+
+
+async def test_what_cannot_be_read_is_counted_and_stays_as_it_is(kit: Kit) -> None:
+    records = await recorded(kit)
+    absurd = {"inputTokens": 10**13, "outputTokens": 1}
+    records.append({**records[0], "modelId": "gpt-4o", "costUsd": Decimal(5), "usage": absurd})
+    found = reprice(records, PriceBook(CATALOGUE, (override("gpt-4o", input_tokens=3),)))
+    (kind,) = [one for one in found if one[-1] == UNREADABLE]
+    assert found[kind] == Repriced(1, 0, Decimal(5), Decimal(5))
+    assert together(found.values()).calls == len(records)
+    assert together(found.values()).changed == 2
 
 
 async def test_a_price_that_lacks_a_rate_makes_calls_unpriced(kit: Kit) -> None:

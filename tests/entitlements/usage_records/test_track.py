@@ -1,5 +1,8 @@
 """`/api/v1/track`: calls by what their providers answered, by key, tag and conversation."""
 
+import asyncio
+import re
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -7,9 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from entitlements.usage_records.model import RecordSpec, UsageContext
 from entitlements.usage_records.shape import tag_set, tags_of
 from entitlements.usage_records.summary import SummaryQuery
-from tests.entitlements.usage_records.build import Kit
+from meterline.db.engine import Database
+from meterline.kernel.errors import ValidationError
+from meterline.pricing.usage import TokenUsage
+from tests.entitlements.usage_records.build import Kit, running_kit
 from tests.pricing.test_extract import CASES, CHAT, COHERE, GEMINI, MESSAGE, MESSAGE_EVENTS
 
 USAGE = {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42}
@@ -28,7 +35,7 @@ async def test_a_body_of_openai(kit: Kit) -> None:
     assert (made["inputTokens"], made["cachedTokens"], made["outputTokens"]) == (100, 40, 20)
     assert made["reasoningTokens"] == 5 and made["query"] == "hi?"
     assert made["tags"] == ["a", "b"] and made["conversationId"] == "c-1"
-    assert made["id"] == "openai:chatcmpl-1"
+    assert re.fullmatch("openai:chatcmpl-1:[0-9a-f]{32}", made["id"])
     assert made["costUsd"] == Decimal(60 * 250 + 40 * 125 + 20 * 1000) / 100_000_000
 
 
@@ -83,6 +90,84 @@ async def test_an_answer_that_is_tracked_twice_counts_once(any_kit: Kit) -> None
     assert len(any_kit.store.events) == 2
 
 
+async def test_answers_that_share_an_id_are_told_apart(any_kit: Kit) -> None:
+    """Ollama numbers its answers by chance, from 0 to 998."""
+    answer = {**CHAT, "id": "chatcmpl-371", "created": 1_700_000_000}
+    usage = {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8}
+    others: list[dict[str, Any]] = [
+        {"response": answer},
+        {"response": {**answer, "usage": usage}, "key": "another"},
+        {"response": {**answer, "usage": usage}, "subject": "alice"},
+        {"response": {**answer, "usage": usage, "model": "llama3"}},
+        {"response": {**answer, "usage": usage, "created": 1_700_000_001}},
+    ]
+    made = [(await any_kit.track(**one))["id"] for one in others]
+    assert len(set(made)) == len(any_kit.store.events) == 5
+    assert [(await any_kit.track(**one))["id"] for one in others] == made
+    # The clients of Python write the same second as 1700000000.0.
+    spelled = {**answer, "created": 1_700_000_000.0}
+    assert (await any_kit.track(response=spelled))["id"] == made[0]
+    assert len(any_kit.store.events) == 5
+
+
+async def test_an_id_of_any_length_is_told_apart(any_kit: Kit) -> None:
+    for end in ("a", "b"):
+        made = await any_kit.track(response={**CHAT, "id": "x" * 5_000 + end})
+        assert len(made["id"]) < 512
+    assert len(any_kit.store.events) == 2
+
+
+_HALF = "gpt\ud800"
+_TERMS = ({"service_tier": _HALF}, {"service_tier": "x" * 513})
+
+
+@pytest.mark.parametrize(
+    ("body", "where"),
+    [
+        *(({**CHAT, "model": text}, "response.model") for text in (_HALF, "a\0b", "m" * 513)),
+        *(({**CHAT, **terms}, "response.service_tier") for terms in _TERMS),
+        ({**CHAT, "id": _HALF}, "response.id"),
+        ({**CHAT, "id": "a\0b"}, "response.id"),
+        ([{**CHAT, "id": _HALF}], "response[0].id"),
+        ({**MESSAGE, "model": _HALF}, "response.model"),
+        (
+            {**MESSAGE, "usage": {"input_tokens": 1, "output_tokens": 1, "speed": _HALF}},
+            "response.usage.speed",
+        ),
+        ({**GEMINI, "modelVersion": _HALF}, "response.modelVersion"),
+        ({**GEMINI, "responseId": _HALF}, "response.responseId"),
+        ({**COHERE, "id": _HALF}, "response.id"),
+    ],
+)
+async def test_odd_texts_in_an_answer_are_refused_with_their_place(
+    kit: Kit, body: Any, where: str
+) -> None:
+    assert (await kit.refused("/track", {"key": "app", "response": body}))[0] == where
+
+
+async def test_an_odd_answer_does_no_harm_to_others(any_kit: Kit) -> None:
+    """Names are kept in groups: whoever waits with a bad one must not fail with it."""
+    odd = {**CHAT, "id": _HALF}
+    good = [any_kit.record(id=f"of-{n}") for n in range(20)]
+    await asyncio.gather(*good[:10], any_kit.track(400, response=odd), *good[10:])
+    assert len(any_kit.store.events) == 20
+
+
+async def test_a_name_that_cannot_be_kept_fails_alone(any_database: Database) -> None:
+    async with running_kit(any_database) as kit:
+        spec = RecordSpec(
+            model="gpt-4o", usage=TokenUsage(requests=Decimal(1)), context=UsageContext.SYSTEM,
+            subject="s",
+        )  # fmt: skip
+        ids = ["one", _HALF, "a\0b", "two"]
+        made = await asyncio.gather(
+            *(kit.usage.record("default", replace(spec, id=one)) for one in ids),
+            return_exceptions=True,
+        )
+        assert [isinstance(one, ValidationError) for one in made] == [False, True, True, False]
+        assert {event.id for _, event in kit.store.events} == {"one", "two"}
+
+
 @pytest.mark.parametrize(
     ("fields", "where"),
     [
@@ -118,7 +203,11 @@ async def test_a_count_that_nothing_can_have_is_refused(kit: Kit) -> None:
     for number in ("5.5e400", "1e-400", "1e999999999", "9" * 400):
         body = f'{{"key": "app", "usage": {{"prompt_tokens": {number}}}}}'
         where, reason = await kit.refused("/track", body)
-        assert where == "usage" and reason.startswith("inputTokens: must")
+        assert where.startswith("usage") and "must" in reason
+    for name in ("promptTokenCount", "candidatesTokenCount"):
+        usage = f'{{"promptTokenCount": 1, "toolUsePromptTokenCount": 1, "{name}": 1e999999999}}'
+        body = f'{{"key": "app", "response": {{"usageMetadata": {usage}}}}}'
+        assert (await kit.refused("/track", body))[0] == f"response.usageMetadata.{name}"
 
 
 async def test_a_body_of_any_depth_is_refused_and_not_a_failure(kit: Kit) -> None:
@@ -158,13 +247,32 @@ async def test_summaries_by_key_tag_and_conversation(kit: Kit) -> None:
 
 
 async def test_tags_that_look_like_patterns_or_json_are_only_themselves(kit: Kit) -> None:
-    nasty = ['a"b', "100%", "100x", "a_b", "axb", "back\\slash", '","', "red", "[red]", "ré", "\\"]
+    nasty = [
+        'a"b',
+        "b",
+        'b"',
+        '"b',
+        ',"b',
+        '","b',
+        "100%",
+        "100x",
+        "a_b",
+        "axb",
+        "back\\slash",
+        '","',
+        "red",
+        "[red]",
+        "ré",
+        "\\",
+    ]
     for tag in nasty:
         await kit.track(usage=USAGE, tags=[tag])
     assert (await summary(kit, "tag")).keys() == set(nasty)
     for tag in nasty:
         found = await summary(kit, "key", tag=tag)
         assert found["app"]["messages"] == 1, tag
+        totals = await kit.call("GET", "/usage/summary", params={"tag": tag})
+        assert totals["totalRequests"] == 1, tag
 
 
 async def test_before_the_first_call_there_is_nothing(kit: Kit) -> None:
