@@ -1,12 +1,15 @@
 """Credits of subjects: granted, counted, told."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+import structlog
+
 from entitlements.balance import Grant, burn, plan
-from entitlements.balance.exact import ROOM
+from entitlements.balance.exact import ROOM, ZERO
 from entitlements.builtin import CREDITS, BuiltIns
 from entitlements.credits import store
 from entitlements.credits.history import Movement, missing, movements
@@ -17,14 +20,17 @@ from entitlements.holds.service import check_place
 from entitlements.model import EntitlementType, IssuedGrant
 from entitlements.services.entitlements import EntitlementService
 from entitlements.services.means import Means, find_active
+from entitlements.services.patience import pauses
 from entitlements.services.values import ValueService
 from entitlements.specs import EntitlementSpec, GrantSpec, RecurrenceSpec, make_grant
 from entitlements.stores import entitlements as entitlement_store
 from entitlements.stores import grants as grant_store
 from entitlements.stores import live
+from entitlements.stores.held import held_of
 from meterline.db.steps import on
 from meterline.kernel.errors import (
     ConflictError,
+    MeterlineError,
     NotFoundError,
     UnavailableError,
     ValidationError,
@@ -33,10 +39,11 @@ from meterline.kernel.ids import new_ulid
 from meterline.kernel.instants import from_micros, to_micros
 from meterline.kernel.periods import parse_interval
 
+log = structlog.get_logger(__name__)
+
 REASON = "reason"
 """Name in a grant's metadata: why it was given."""
 
-_TRIES = 8
 _MILLISECOND = timedelta(milliseconds=1)
 _MICROSECOND = timedelta(microseconds=1)
 _MOST_ENSURED = 50_000
@@ -146,9 +153,35 @@ class CreditService:
             # It was there a while ago, and has been deleted since.
             self._ensured.discard((namespace, subject))
             issued = await self._issue(await self.ensure(namespace, subject), wanted, grant_id)
-        balance = await self.balance(namespace, subject)
+        balance = await self._told(place)
         self._remember(namespace, subject)
         return issued, balance
+
+    async def _told(self, place: Place) -> CreditBalance:
+        """The balance after a grant, come what may: an error now would have it granted twice.
+
+        When the history cannot be completed for now, it is calculated; and when even that cannot
+        be, it is the one of the last look at the history, whose date says so.
+        """
+        try:
+            return await self.balance(place.namespace, place.subject)
+        except MeterlineError as error:
+            log.warning("a balance is told without its history", error=error.detail)
+        now = self._means.reading_time()
+        async with self._means.database.read() as conn:
+            # Before usage: what a confirmed hold becomes is missing in none of them.
+            found = await held_of(conn, place.namespace, place.subject, now)
+            count, ledger, until = await store.end_of(conn, place)
+        held, pending = found.get(CREDITS, (ZERO, ZERO))
+        try:
+            metered = await self._values.metered(await self._values.load(*place, now))
+            (run,) = await self._values.runs([metered], now)
+        except MeterlineError:
+            left = ROOM.subtract(ledger, held)
+            return CreditBalance(ledger, held, left, count, from_micros(until))
+        of = run.balance
+        balance = ROOM.subtract(ROOM.subtract(of.balance, of.overage), pending)
+        return CreditBalance(balance, held, ROOM.subtract(balance, held), count, now)
 
     async def _issue(self, place: Place, wanted: CreditGrant, grant_id: str | None) -> IssuedGrant:
         means = self._means
@@ -189,13 +222,13 @@ class CreditService:
     async def balance(self, namespace: str, subject: str) -> CreditBalance:
         """The balance of now, with its history complete. `NotFoundError` when there is none."""
         place = check_place(Place(namespace, subject, CREDITS))
-        for _ in range(_TRIES):
-            now = self._means.reading_time()
-            if await self._means.live.get(*place, now) is None:
-                await self._explain(place, now)
-            found = await self._entered(place, now)
+        for pause in pauses():
+            if await self._means.live.get(*place, self._means.reading_time()) is None:
+                await self._explain(place)
+            found = await self._entered(place, self._means.reading_time())
             if found is not None:
                 return found
+            await asyncio.sleep(pause)
         raise UnavailableError("the balance changes too quickly to tell")
 
     async def history(
@@ -210,8 +243,9 @@ class CreditService:
             Entry(place, row[0], Decimal(row[1]), Decimal(row[2]), *row[3:]) for row in rows
         ]
 
-    async def _explain(self, place: Place, now: datetime) -> None:
+    async def _explain(self, place: Place) -> None:
         """Why there is no live row: there is no entitlement, or nobody can tell now."""
+        now = self._means.reading_time()
         loaded = await self._values.load(*place, now)
         if now not in loaded.entitlement.lifetime:
             raise NotFoundError("the subject has no credits")

@@ -1,6 +1,7 @@
 """Histories of balances and rates of models in the database."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,6 +32,14 @@ async def entered_until(conn: AsyncConnection, place: Place) -> int:
     """Up to when a history is known to be complete; 0 when nobody has looked yet."""
     found = await conn.scalar(sa.select(accounts.c.ledger_at).where(_at(accounts, place)))
     return int(found or 0)
+
+
+async def end_of(conn: AsyncConnection, place: Place) -> tuple[int, Decimal, int]:
+    """Of a history: how many entries, their sum, and up to when it is known to be complete."""
+    of = accounts.c
+    query = sa.select(of.entries, of.ledger, of.ledger_at).where(_at(accounts, place))
+    row = (await conn.execute(query)).first()
+    return (0, Decimal(0), 0) if row is None else (row[0], Decimal(row[1]), row[2])
 
 
 async def known_refs(conn: AsyncConnection, place: Place, refs: Sequence[str]) -> set[str]:

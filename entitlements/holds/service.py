@@ -1,5 +1,6 @@
 """Holds: opened, confirmed, released, read."""
 
+import asyncio
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +19,7 @@ from entitlements.holds.sending import Sender
 from entitlements.holds.shapes import Shapes
 from entitlements.holds.tables import accounts, holds
 from entitlements.services.means import Means, find_entitlement
+from entitlements.services.patience import pauses
 from entitlements.specs import fault
 from meterline.db.steps import on
 from meterline.kernel.errors import NotFoundError, UnavailableError, ValidationError
@@ -26,7 +28,6 @@ from meterline.kernel.ids import is_ulid, new_ulid
 from meterline.kernel.instants import to_micros
 from meterline.kernel.meters import is_storable
 
-_TRIES = 5
 _MOST_NOTED = 500
 _ID = re.compile(ID_PATTERN)
 
@@ -119,11 +120,12 @@ class HoldService:
         opening = self._opening(asked)
         await self.shapes.check(opening, opening.amount, self.now)
         item = Open(opening, asked.allowance, keep_failure=asked.id is not None)
-        for _ in range(_TRIES):
+        for pause in pauses():
             try:
                 return _hold(await self._grouping.submit(item))
             except NoRowError:
                 await self._make_row(opening.place)
+            await asyncio.sleep(pause)
         raise UnavailableError("the balance changes too quickly, or is not known yet")
 
     async def open(

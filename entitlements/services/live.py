@@ -3,8 +3,10 @@
 A look-up finds the state since the last change and the usage that the sink has added up since.
 When there is none, or time has passed its next change, a row is built: see
 `entitlements.stores.building`, which says why no usage is lost or counted twice meanwhile.
+Whoever asks while a row is being built waits for it: in one process all share one building.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -19,6 +21,7 @@ from entitlements.balance import Plan, burn, plan
 from entitlements.balance.exact import ZERO
 from entitlements.balance.metering import Metering
 from entitlements.balance.standing import Standing, next_change
+from entitlements.services.patience import PATIENCE_SECONDS, pauses
 from entitlements.services.values import Loaded, Metered, ValueService
 from entitlements.stores import building, live
 from entitlements.stores.live import Due, Kept, LiveRow, LiveState, Tracking
@@ -29,10 +32,11 @@ from meterline.kernel.errors import MeterlineError
 from meterline.kernel.instants import LATEST, to_micros
 from meterline.kernel.periods import Period
 
-BUILDING_SECONDS = 60
-"""How long the building of a row may take, before it counts as given up."""
+BUILDING_SECONDS = 30
+"""How long the building of a row may take, before it counts as given up: as long as a query."""
 
-_TRIES = 4
+_Place = tuple[str, str, str]
+"""Namespace, subject and feature key."""
 
 
 class TrackedUsage(Protocol):
@@ -85,6 +89,8 @@ class LiveEntitlements:
         self._hot = hot
         self._values = values
         self._usage = usage
+        self._building: dict[_Place, asyncio.Future[bool]] = {}
+        self._started = to_micros(values.now())
 
     async def look_up(
         self, namespace: str, subject: str, feature_key: str, now: datetime
@@ -97,12 +103,16 @@ class LiveEntitlements:
         self, namespace: str, subject: str, feature_key: str, now: datetime
     ) -> Access | None:
         """The answer; None when no row can be had now, and the answer must be calculated."""
-        answer = await self.look_up(namespace, subject, feature_key, now)
-        if answer is None:
-            row = await self._build(namespace, subject, feature_key, now)
-            if row is not None:
-                # What is held is looked up with it.
-                answer = await self.look_up(namespace, subject, feature_key, now)
+        place = (namespace, subject, feature_key)
+        answer = await self.look_up(*place, now)
+        for pause in pauses():
+            if answer is not None or not await self._make(place, now):
+                break
+            await asyncio.sleep(pause)
+            # What has changed since may have begun after the first look.
+            now = max(now, self._values.now())
+            # What is held is looked up with it.
+            answer = await self.look_up(*place, now)
         if answer is None or answer.metered is None:
             return answer
         as_of = min(now, await self._usage.as_of())
@@ -117,42 +127,71 @@ class LiveEntitlements:
             return None
         return live.answer(row, now)
 
-    async def _build(
-        self, namespace: str, subject: str, feature_key: str, now: datetime
-    ) -> LiveRow | None:
-        """A row for the entitlement in force, kept; None when none can be made now."""
-        for _ in range(_TRIES):
-            # The version is read before what is calculated from: no change is overlooked.
-            async with self._database.read() as conn:
-                kept = await live.kept(conn, namespace, subject, feature_key)
-            if kept is None or _is_building(kept, now):
-                return None
-            found = await self._values.load(namespace, subject, kept.entitlement_id, now)
-            if now not in found.entitlement.lifetime:
-                return None
-            if found.entitlement.metered is None:
-                plain = LiveRow(kept.entitlement_id, None, ZERO, (), _plain_state(found))
-                async with self._database.transaction() as conn:
-                    saved = await building.save(conn, namespace, subject, plain, kept.version)
-                if saved:
-                    return plain
-                continue
-            metered = await self._values.metered(found)
-            if metered.allowance.terms.metering is not Metering.ADDITIVE:
-                return None
-            planned = plan(metered.allowance, now)
-            tracking = await self._usage.track(metered.query, planned.phases[-1].start)
-            if tracking is None:
-                return None
-            row = await self._follow(found, metered, planned, tracking, kept)
-            if row is not None:
-                return row
-        return None
+    async def _make(self, place: _Place, now: datetime) -> bool:
+        """Have a row made by one caller, for all who want it; see `_build`."""
+        shared = self._building.get(place)
+        if shared is None:
+            shared = self._building[place] = asyncio.ensure_future(self._build(place, now))
+            shared.add_done_callback(lambda done: self._built(place, done))
+        # Who goes away does not take the row away from the others.
+        return await asyncio.shield(shared)
+
+    def _built(self, place: _Place, done: "asyncio.Future[bool]") -> None:
+        del self._building[place]
+        if not done.cancelled():
+            # Whoever waits is told of an error; when nobody does any more, asyncio must not.
+            done.exception()
+
+    async def _build(self, place: _Place, now: datetime) -> bool:
+        """Try to make the row of the entitlement in force.
+
+        Whether it is worth another look: there is a row, or something overtook it. Else none can
+        be had for now.
+        """
+        # The version is read before what is calculated from: no change is overlooked.
+        async with self._database.read() as conn:
+            kept = await live.kept(conn, *place)
+        if kept is None:
+            return False
+        building_seconds = self._building_seconds(kept, now)
+        if building_seconds is not None:
+            # One that takes long may have died: who can do without a row must not wait for that.
+            return building_seconds < PATIENCE_SECONDS
+        namespace, subject, _ = place
+        found = await self._values.load(namespace, subject, kept.entitlement_id, now)
+        if now not in found.entitlement.lifetime:
+            return False
+        if found.entitlement.metered is None:
+            plain = LiveRow(kept.entitlement_id, None, ZERO, (), _plain_state(found))
+            async with self._database.transaction() as conn:
+                await building.save(conn, namespace, subject, plain, kept.version)
+            return True
+        metered = await self._values.metered(found)
+        if metered.allowance.terms.metering is not Metering.ADDITIVE:
+            return False
+        planned = plan(metered.allowance, now)
+        tracking = await self._usage.track(metered.query, planned.phases[-1].start)
+        if tracking is None:
+            return False
+        await self._follow(found, metered, planned, tracking, kept)
+        return True
+
+    def _building_seconds(self, kept: Kept, now: datetime) -> float | None:
+        """For how long somebody has built the row; None when nobody does, as far as one can tell.
+
+        Whoever began before this process may have died with the one before it. To take the row
+        from one that lives costs that one a try, and nothing else.
+        """
+        since = kept.building_since
+        if since is None or since < self._started:
+            return None
+        seconds = abs(to_micros(now) - since) / 1_000_000
+        return seconds if seconds < BUILDING_SECONDS else None
 
     async def _follow(
         self, found: Loaded, metered: Metered, planned: Plan, tracking: Tracking, kept: Kept
-    ) -> LiveRow | None:
-        """A row that follows its series; None when something overtook it."""
+    ) -> None:
+        """Make a row that follows its series, unless something overtakes it."""
         one = found.entitlement
         whose = (one.id, one.namespace, one.subject, one.feature_key)
         version = kept.version + 1
@@ -161,22 +200,19 @@ class LiveEntitlements:
             if through is None or not await building.begin(
                 conn, whose, tracking, kept.version, planned.until
             ):
-                return None
+                return
         try:
             row = await self._calculated(found, metered, planned, tracking, through)
             async with self._database.transaction() as conn:
                 # A partition that was new then may have moved before it could be held.
-                if (await self._usage.positions(conn)).keys() <= through.keys():
-                    whole = await building.finish(conn, row, version)
-                    if whole is not None:
-                        return whole
-                await building.abandon(conn, one.id, version)
+                whole = (await self._usage.positions(conn)).keys() <= through.keys()
+                if not whole or await building.finish(conn, row, version) is None:
+                    await building.abandon(conn, one.id, version)
         except Exception:
             with suppress(MeterlineError):
                 async with self._database.transaction() as conn:
                     await building.abandon(conn, one.id, version)
             raise
-        return None
 
     async def _calculated(
         self,
@@ -201,13 +237,6 @@ class LiveEntitlements:
         )
         due = () if later is None else await self._usage.due(query, now, through)
         return LiveRow(found.entitlement.id, tracking.series, usage or ZERO, tuple(due), state)
-
-
-def _is_building(kept: Kept, now: datetime) -> bool:
-    """Whether somebody builds the row, and is alive as far as one can tell."""
-    if kept.building_since is None:
-        return False
-    return abs(to_micros(now) - kept.building_since) < BUILDING_SECONDS * 1_000_000
 
 
 def _plain_state(found: Loaded) -> LiveState:

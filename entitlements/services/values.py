@@ -90,6 +90,10 @@ class ValueService:
         self._means = means
         self.limits = means.limits
 
+    def now(self) -> datetime:
+        """The instant that answers of now are for."""
+        return self._means.reading_time()
+
     async def wait(self, seconds: float | None = None) -> None:
         """Let acknowledged events become visible; `UnavailableError` when it takes too long."""
         most = self.limits.wait_seconds

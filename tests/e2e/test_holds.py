@@ -1,10 +1,15 @@
 """Holds over a whole server: its sink settles them, and a crash loses none."""
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import httpx
+import pytest
 
+from tests.support.postgres import PostgresCluster
 from tests.support.server import MeterlineServer, eventually
 
 StartServer = Callable[..., MeterlineServer]
@@ -82,3 +87,55 @@ def test_a_confirmed_hold_is_counted_though_the_server_was_killed(
         ("usage", -10),
         ("grant", 100),
     ]
+
+
+@contextmanager
+def _server_on(database: str, folder: Path, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a server that keeps what it knows in a database of the kind."""
+    environment = {}
+    if database == "postgresql":
+        cluster: PostgresCluster = request.getfixturevalue("postgres")
+        environment = {"METERLINE_DATABASE__URL": cluster.create_database(empty=True)}
+    with MeterlineServer(folder / "data", environment=environment) as running:
+        yield running.url
+
+
+@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+def test_all_who_come_at_once_are_answered(
+    database: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A grant throws the live row away; whoever comes while it is built anew waits for it."""
+    with _server_on(database, tmp_path, request) as url:
+        asyncio.run(_come_at_once(url))
+
+
+async def _come_at_once(url: str) -> None:
+    path, places = "/api/v1/subjects/many", range(8)
+    start = {"userId": "many", "model": "mine", "provisionalTokens": {"inputTokens": 1_000_000}}
+    async with httpx.AsyncClient(base_url=url, timeout=60.0) as http, asyncio.timeout(120):
+        rate = {"model": "mine", "inputRate": 1, "outputRate": 1}
+        (await http.post("/api/v1/credit-rates", json=rate)).raise_for_status()
+
+        async def give(place: int, round_: int) -> httpx.Response:
+            headers = {"idempotency-key": f"{round_}-{place}"}
+            return await http.post(f"{path}/credits", json={"amount": 10}, headers=headers)
+
+        async def use(place: int) -> httpx.Response:
+            match place % 4:
+                case 0:
+                    body = {"accountId": "many", "amount": 1}
+                    return await http.post("/api/v1/reservations", json=body)
+                case 1:
+                    return await http.post("/api/v1/usage-transactions", json=start)
+                case 2:
+                    return await http.get(f"{path}/credits")
+            return await http.get(f"{path}/entitlements/credits/value")
+
+        told = Counter[int]()
+        for round_ in range(6):
+            given = await asyncio.gather(*(give(place, round_) for place in places))
+            used = await asyncio.gather(give(8, round_), *(use(place) for place in places))
+            told.update(one.status_code for one in (*given, *used))
+        found = (await http.get(f"{path}/credits")).raise_for_status().json()
+    assert set(told) <= {200, 201}, told
+    assert (found["balance"], found["held"]) == (6 * 9 * 10, 6 * 4)

@@ -12,16 +12,18 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from entitlements.access import Access
 from entitlements.limits import EntitlementLimits
 from entitlements.model import EntitlementType
+from entitlements.services import patience
 from entitlements.services.entitlements import EntitlementService
 from entitlements.services.features import FeatureService
-from entitlements.services.live import LiveEntitlements
+from entitlements.services.live import BUILDING_SECONDS, LiveEntitlements
 from entitlements.services.means import Means
 from entitlements.services.values import ValueService
 from entitlements.specs import EntitlementSpec, FeatureSpec, RecurrenceSpec
 from entitlements.stores import building, following, live
-from entitlements.stores.live import Due, Followed, Tracking
+from entitlements.stores.live import Due, Followed, Kept, Tracking
 from entitlements.usage import UsageQuery
 from meterline.db.engine import Database
 from meterline.db.hot import open_hot_reads
@@ -279,31 +281,107 @@ async def test_rows_agree_with_the_store_at_every_moment(any_url: str, seed: int
         assert it.compared >= _COMPARISONS and it.built > 0
 
 
-async def test_a_row_whose_builder_died_is_built_anew(any_url: str) -> None:
+@dataclass
+class Gate:
+    """Lets buildings go on to their calculation one day; each of them knocks."""
+
+    knocks: int = 0
+    knocked: asyncio.Event = field(default_factory=asyncio.Event)
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def before(self, patch: pytest.MonkeyPatch) -> None:
+        read_through = Tracked.read_through
+
+        async def gated(
+            tracked: Tracked, query: UsageQuery, spans: Sequence[Period], through: Mapping[int, int]
+        ) -> Sequence[Decimal | None]:
+            self.knocks += 1
+            self.knocked.set()
+            await self.opened.wait()
+            return await read_through(tracked, query, spans, through)
+
+        patch.setattr(Tracked, "read_through", gated)
+
+
+async def test_those_who_ask_while_a_row_is_built_share_it(
+    any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(any_url, 1) as it:
+        gate = Gate()
+        gate.before(monkeypatch)
+        asked = [
+            asyncio.create_task(it.rows[0].get(NS, "ann", "tokens", it.store.clock()))
+            for _ in range(8)
+        ]
+        await gate.knocked.wait()
+        # The first one goes away, and the others have their row nevertheless.
+        asked[0].cancel()
+        gate.opened.set()
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert isinstance(found[0], asyncio.CancelledError)
+        assert all(isinstance(one, Access) for one in found[1:])
+        assert gate.knocks == 1
+
+
+async def test_a_row_that_another_process_builds_is_waited_for(
+    any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(any_url, 1) as it:
+        gate, looked = Gate(), asyncio.Event()
+        gate.before(monkeypatch)
+        first = asyncio.create_task(it.rows[0].get(NS, "ann", "tokens", it.store.clock()))
+        await gate.knocked.wait()
+        kept = live.kept
+
+        async def look(conn: AsyncConnection, *place: str) -> Kept | None:
+            found = await kept(conn, *place)
+            looked.set()
+            return found
+
+        monkeypatch.setattr(live, "kept", look)
+        second = asyncio.create_task(it.rows[1].get(NS, "ann", "tokens", it.store.clock()))
+        await looked.wait()
+        gate.opened.set()
+        assert await first is not None
+        assert await second is not None
+        assert gate.knocks == 1
+
+
+async def test_a_row_whose_builder_died_is_built_anew(
+    any_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(patience, "PATIENCE_SECONDS", 0.05)
     async with world(any_url, 1) as it:
         clock, rows = it.store.clock, it.rows[0]
-        waiting, never = asyncio.Event(), asyncio.Event()
 
-        async def wait_for_ever(*_: object) -> list[Decimal | None]:
-            waiting.set()
-            await never.wait()
-            return []
+        async def die() -> None:
+            gate = Gate()
+            with pytest.MonkeyPatch.context() as patch:
+                gate.before(patch)
+                asked = asyncio.create_task(rows.get(NS, "ann", "tokens", clock()))
+                await gate.knocked.wait()
+                (builder,) = rows._building.values()
+                builder.cancel()
+                await asyncio.wait([asked])
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Tracked, "read_through", wait_for_ever)
-            builder = asyncio.create_task(rows.get(NS, "ann", "tokens", clock()))
-            await waiting.wait()
-            builder.cancel()
-            await asyncio.wait([builder])
+        await die()
         # The others leave it alone, for it may be under way, and calculate for themselves.
         assert await rows.get(NS, "ann", "tokens", clock()) is None
+        long_ago = timedelta(seconds=BUILDING_SECONDS)
         async with it.databases[0].read() as conn:
-            assert await building.cold(conn, "", 10, clock() - timedelta(seconds=60)) == []
-        clock.advance(61)
+            assert await building.cold(conn, "", 10, clock() - long_ago) == []
+        clock.advance(BUILDING_SECONDS + 1)
         async with it.databases[0].read() as conn:
-            cold = await building.cold(conn, "", 10, clock() - timedelta(seconds=60))
+            cold = await building.cold(conn, "", 10, clock() - long_ago)
             assert [one.subject for one in cold] == ["ann"]
         assert await rows.get(NS, "ann", "tokens", clock()) is not None
+        # The process that comes after one that died need not wait.
+        async with it.databases[0].transaction() as conn:
+            await live.invalidate(conn, it.ids["ann"])
+        await die()
+        clock.advance(0.001)
+        after = LiveEntitlements(rows._database, rows._hot, rows._values, rows._usage)
+        assert await after.get(NS, "ann", "tokens", clock()) is not None
 
 
 async def test_positions_that_nobody_holds_lose_usage(
