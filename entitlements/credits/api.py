@@ -10,6 +10,7 @@ from entitlements.api.exact import ExactRoute
 from entitlements.api.parameters import Admin, Reader, ok
 from entitlements.api.wire import Instant, Name, example_path, subject_path
 from entitlements.credits import views
+from entitlements.credits.ports import Bans
 from entitlements.credits.rates import CreditOptions, Tokens
 from entitlements.credits.rating import RateService
 from entitlements.credits.service import CreditGrant, CreditService
@@ -93,7 +94,7 @@ def credits_router(service: CreditService, holds: HoldService) -> APIRouter:
 
 
 def reservations_router(
-    service: CreditService, holds: HoldService, options: CreditOptions
+    service: CreditService, holds: HoldService, options: CreditOptions, bans: Bans
 ) -> APIRouter:
     """`/reservations`: holds on credits."""
     api = _router("Credits")
@@ -104,11 +105,22 @@ def reservations_router(
             raise NotFoundError("there is no such reservation")
         return hold
 
+    async def known(namespace: str, hold_id: str | None) -> bool:
+        try:
+            return hold_id is not None and bool(await holds.get(namespace, hold_id))
+        except NotFoundError:
+            return False
+
     @api.post("/reservations", status_code=201, responses=ok(views.ReservationView, 201, 402))
     async def reserve(
         principal: Spender, body: views.ReservationBody, effect: EffectId
     ) -> Response:
         """Set credits aside, unless that is more than what is available (402)."""
+        reservation_id = body.id or effect
+        banned = await bans.refusal(principal.namespace, body.account_id)
+        # What was reserved before the ban is answered again, as ever.
+        if banned is not None and not await known(principal.namespace, reservation_id):
+            raise banned
         place = await service.ensure(principal.namespace, body.account_id)
         said = {} if body.description is None else {_DESCRIPTION: body.description}
         ttl = body.ttl_seconds
@@ -116,7 +128,7 @@ def reservations_router(
             HoldRequest(
                 place,
                 body.amount,
-                body.id or effect,
+                reservation_id,
                 options.reservation_ttl_seconds if ttl is None else ttl,
                 body.on_excess,
                 body.metadata,

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any
 
 from entitlements.balance.exact import ROOM, ZERO
+from entitlements.credits.ports import Bans
 from entitlements.credits.rates import CreditOptions, Tokens
 from entitlements.credits.rating import RateService
 from entitlements.credits.service import CreditService
@@ -103,11 +104,13 @@ class TransactionService:
         credit: CreditService,
         rates: RateService,
         options: CreditOptions,
+        bans: Bans,
     ) -> None:
         self._holds = holds
         self._credit = credit
         self._rates = rates
         self._options = options
+        self._bans = bans
         self.limits = holds.limits
 
     async def start(self, namespace: str, wanted: Start) -> Transaction:
@@ -115,11 +118,15 @@ class TransactionService:
 
         Without provisional tokens nothing is held. With the id of a transaction that is there, it
         is that one, as it is now, whatever became of rates and settings meanwhile;
-        `ConflictError` when it was started with other content.
+        `ConflictError` when it was started with other content. A banned subject starts no new one:
+        `ForbiddenError`.
         """
         known = await self._known(namespace, wanted)
         if known is not None:
             return known
+        banned = await self._bans.refusal(namespace, wanted.subject)
+        if banned is not None:
+            raise banned
         # Without provisional tokens, too: what cannot be charged at its end must not begin.
         tokens = wanted.provisional or Tokens()
         amount = await self._rates.credits(namespace, wanted.model, tokens)

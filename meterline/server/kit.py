@@ -22,7 +22,13 @@ from ingest.service import IngestService
 from meterline.kernel.clock import Clock
 from meterline.server.app import HotRoute
 from meterline.server.balances import Balances
-from meterline.server.kit_credits import CataloguePrices, CreditKit, CreditParts, running_credits
+from meterline.server.kit_credits import (
+    CataloguePrices,
+    CreditKit,
+    CreditParts,
+    MemberBans,
+    running_credits,
+)
 from meterline.server.kit_plans import HeldBy, ParmotRecords, PlanParts, running_plans
 from meterline.server.kit_usage import AggregatedUsage, UsageKit, UsageParts, running_usage
 from meterline.server.metering import Metering
@@ -101,6 +107,7 @@ def _credit_parts(parts: KitParts, writer: EventWriter, built_ins: BuiltIns) -> 
         writer=writer,
         builtins=built_ins,
         prices=CataloguePrices(prices),
+        bans=MemberBans(balances.hot, parts.clock),
         holds=_options(HoldLimits, settings.credits),
         credits=_options(CreditOptions, settings.credits),
         idempotency=key_limits(settings),

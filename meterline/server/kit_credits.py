@@ -10,7 +10,7 @@ from fastapi import APIRouter
 
 from entitlements.builtin import BuiltIns
 from entitlements.credits import api as credits_api
-from entitlements.credits.ports import Prices
+from entitlements.credits.ports import Bans, Prices
 from entitlements.credits.rates import CreditOptions, Tokens
 from entitlements.credits.rating import RateService
 from entitlements.credits.service import CreditService
@@ -21,12 +21,18 @@ from entitlements.holds.api import FastHolds, HoldApi
 from entitlements.holds.limits import HoldLimits
 from entitlements.holds.service import HoldService
 from entitlements.holds.worker import HoldWorker
+from entitlements.plans import decide
+from entitlements.plans.api.encode import refusal_json
+from entitlements.plans.model import Ban
+from entitlements.plans.stores import members
 from entitlements.services.entitlements import EntitlementService
 from entitlements.services.means import Means
 from entitlements.services.values import ValueService
 from entitlements.usage_records.prices import PriceService
+from meterline.db.hot import HotReads
 from meterline.db.idempotency import SqlRequestStore
-from meterline.kernel.errors import ValidationError
+from meterline.kernel.clock import Clock
+from meterline.kernel.errors import ForbiddenError, ValidationError
 from meterline.pricing.book import Asked
 from meterline.pricing.usage import TokenUsage
 from meterline.web.asgi import ASGIApp
@@ -49,6 +55,8 @@ class CreditParts:
     builtins: BuiltIns
     prices: Prices
     """`CataloguePrices` over the service of prices."""
+    bans: Bans
+    """`MemberBans` over what plans know of subjects."""
     holds: HoldLimits
     credits: CreditOptions
     idempotency: IdempotencyLimits
@@ -90,7 +98,7 @@ async def running_credits(parts: CreditParts, *, work: bool = True) -> AsyncIter
     holds = HoldService(means, parts.is_tracked, parts.writer, parts.holds)
     credit = CreditService(means, parts.plain, parts.entitlements, parts.builtins)
     rates = RateService(means, parts.prices, parts.credits)
-    transactions = TransactionService(holds, credit, rates, parts.credits)
+    transactions = TransactionService(holds, credit, rates, parts.credits, parts.bans)
 
     async def forget() -> int:
         return await requests.forget(means.clock())
@@ -99,7 +107,7 @@ async def running_credits(parts: CreditParts, *, work: bool = True) -> AsyncIter
     routers = [
         holds_api.router(HoldApi(holds)),
         credits_api.credits_router(credit, holds),
-        credits_api.reservations_router(credit, holds, parts.credits),
+        credits_api.reservations_router(credit, holds, parts.credits, parts.bans),
         credits_api.transactions_router(transactions, holds),
         credits_api.rates_router(rates, holds),
     ]
@@ -131,3 +139,20 @@ class CataloguePrices:
             return (await self._prices.quote(namespace, Asked(model, at), usage)).cost_usd
         except ValidationError:
             return None
+
+
+class MemberBans:
+    """`Bans` of credits, over what plans know of subjects."""
+
+    def __init__(self, hot: HotReads, clock: Clock) -> None:
+        self._hot = hot
+        self._clock = clock
+
+    async def refusal(self, namespace: str, subject: str) -> ForbiddenError | None:
+        """See `Bans.refusal`."""
+        looked = await members.look_up(self._hot, namespace, subject)
+        if looked is None or not looked.is_banned:
+            return None
+        refusal = decide.banned(Ban(self._clock(), looked.ban_reason or ""))
+        said = refusal_json(refusal) | {"subject": subject, "outcome": refusal.outcome.value}
+        return ForbiddenError(refusal.detail, extensions=said)

@@ -57,8 +57,7 @@ class APIError(MeterlineError):
 
     def said(self, name: str) -> Any:
         """A member beyond the standard ones, at the top or among the `extensions`."""
-        inner = self.body.get("extensions")
-        return self.body.get(name, inner.get(name) if isinstance(inner, Mapping) else None)
+        return _said(self.body, name)
 
 
 class ValidationError(APIError):
@@ -150,7 +149,7 @@ def api_error(status: int, body: Any, headers: Mapping[str, str]) -> APIError:
     """The error of an answer whose JSON is `body` (anything, when it was no problem+json)."""
     problem: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
     kind = _BY_STATUS.get(status, ServerError if status >= 500 else APIError)
-    if kind is ForbiddenError and problem.get("limitType") == "banned":
+    if kind is ForbiddenError and _said(problem, "limitType") == "banned":
         kind = BannedError
     return kind(
         status,
@@ -160,6 +159,11 @@ def api_error(status: int, body: Any, headers: Mapping[str, str]) -> APIError:
         problem,
         {name.lower(): value for name, value in headers.items()},
     )
+
+
+def _said(problem: Mapping[str, Any], name: str) -> Any:
+    inner = problem.get("extensions")
+    return problem.get(name, inner.get(name) if isinstance(inner, Mapping) else None)
 
 
 def _decimal(value: Any) -> Decimal | None:

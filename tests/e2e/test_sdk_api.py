@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from meterline_sdk import (
+    BannedError,
     ConflictError,
     ForbiddenError,
     Meterline,
@@ -192,6 +193,23 @@ def test_credits_holds_reservations_and_transactions(meterline: Meterline) -> No
     assert sum(one.amount for one in entries) == balance.balance == Decimal("84.0")
     assert len(meterline.holds.list("sdk-bob", "credits", status="confirmed")) == 3
     meterline.credit_rates.delete("sdk-model")
+
+
+def test_a_banned_subject_is_told_so_by_credits(meterline: Meterline) -> None:
+    meterline.credits.add("sdk-banned", 100)
+    reserved = meterline.reservations.create("sdk-banned", 10)
+    meterline.plans.ban("sdk-banned", "fraud")
+    for attempt in (
+        lambda: meterline.reservations.create("sdk-banned", 1),
+        lambda: meterline.transactions.start("sdk-banned", "gpt-4o"),
+    ):
+        with pytest.raises(BannedError) as caught:
+            attempt()
+        assert caught.value.reason == "fraud"
+        assert (caught.value.said("outcome"), caught.value.said("limitType")) == ("banned",) * 2
+    assert meterline.reservations.confirm(reserved.transaction_id).status == "confirmed"
+    meterline.plans.unban("sdk-banned")
+    assert meterline.transactions.start("sdk-banned", "gpt-4o").continue_
 
 
 def test_records_and_prices(meterline: Meterline) -> None:

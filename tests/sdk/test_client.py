@@ -51,6 +51,11 @@ def problem(status: int, **members: Any) -> httpx2.Response:
         (402, {"limitType": "monthlyTokenLimit"}, UsageLimitError),
         (403, {}, ForbiddenError),
         (403, {"limitType": "banned", "detail": "the subject is banned: fraud"}, BannedError),
+        (
+            403,
+            {"extensions": {"limitType": "banned"}, "detail": "the subject is banned: fraud"},
+            BannedError,
+        ),
         (404, {}, NotFoundError),
         (409, {}, ConflictError),
         (429, {"retryAfter": 2}, RateLimitError),

@@ -38,6 +38,7 @@ from entitlements.stores.live import LiveState
 from meterline.db.engine import Database
 from meterline.db.steps import on
 from meterline.db.tables import upsert
+from meterline.kernel.errors import ForbiddenError
 from meterline.kernel.jsonpath import find, parse_path
 from meterline.kernel.meters import MeterSpec
 from meterline.kernel.periods import parse_interval
@@ -295,6 +296,16 @@ class HandPrices:
         return Decimal(tokens.input + tokens.output) / 1_000_000
 
 
+@dataclass
+class HandBans:
+    """Bans these, whom plans would know of in a server."""
+
+    subjects: set[str] = field(default_factory=set)
+
+    async def refusal(self, namespace: str, subject: str) -> ForbiddenError | None:
+        return ForbiddenError("the subject is banned") if subject in self.subjects else None
+
+
 @asynccontextmanager
 async def crediting(on: Holding) -> AsyncIterator[CreditKit]:
     """The services of credits over those of holds; no worker runs."""
@@ -306,6 +317,7 @@ async def crediting(on: Holding) -> AsyncIterator[CreditKit]:
         writer=on.sink,
         builtins=BuiltIns(HandMeterMaker(on.meters), on.features),
         prices=HandPrices(),
+        bans=HandBans(),
         holds=HoldLimits(),
         credits=CreditOptions(markup=Decimal(2), credits_per_usd=Decimal(1000)),
         idempotency=IdempotencyLimits(wait_seconds=0.1),
