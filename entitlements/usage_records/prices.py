@@ -13,8 +13,8 @@ from meterline.kernel.clock import Clock
 from meterline.kernel.errors import NotFoundError
 from meterline.kernel.ids import new_ulid
 from meterline.pricing.book import Asked, Override, PriceBook, Quote
-from meterline.pricing.catalogue import CatalogueModel, GenaiCatalogue
-from meterline.pricing.rates import Rate
+from meterline.pricing.catalogue import GenaiCatalogue
+from meterline.pricing.rates import KnownModel, Rate
 from meterline.pricing.usage import TokenUsage
 
 _MAX_STARS = 3
@@ -65,7 +65,7 @@ class PriceService:
         """What usage costs."""
         return (await self.book(namespace)).quote(asked, usage)
 
-    def models(self, provider: str | None) -> Iterator[CatalogueModel]:
+    def models(self, provider: str | None) -> Iterator[KnownModel]:
         """The models that the catalogue knows, with their prices of now."""
         return self.catalogue.models(provider, self._clock())
 

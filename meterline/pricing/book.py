@@ -1,15 +1,17 @@
 """The price of a model at a date: a namespace's own prices first, then the catalogue. Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
+from enum import IntEnum
 from functools import lru_cache
 from typing import Protocol
 
 from meterline.pricing.cost import cost
-from meterline.pricing.rates import UNPRICED, Costed, Price, PriceSource, Rate, Unpriced
+from meterline.pricing.names import names
+from meterline.pricing.rates import UNPRICED, Costed, KnownModel, Price, PriceSource, Rate, Unpriced
 from meterline.pricing.usage import TokenUsage
 
 
@@ -29,11 +31,24 @@ class Catalogue(Protocol):
         """The catalogue's name of a provider, None when it does not know it."""
         ...
 
+    def model_id(self, provider: str, model: str) -> str | None:
+        """The catalogue's name of a provider's model, None when it does not know it."""
+        ...
+
     def find(
         self, provider: str | None, model: str, at: datetime, context: Mapping[str, str]
     ) -> Price | Unpriced:
         """The price of a model at an instant. `context` names other terms than the standard."""
         ...
+
+
+class Fit(IntEnum):
+    """How well a price of one's own fits a model; the higher wins."""
+
+    PATTERN = 1
+    SAME = 2
+    """The same model by another name: with a date after it, or its maker before it."""
+    EXACT = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +65,25 @@ class Override:
     valid_from: datetime | None = None
     valid_until: datetime | None = None
 
-    def fits(self, provider: str | None, model: str, at: datetime) -> bool:
-        """Whether it is the price of that model at that instant."""
+    def fit(self, provider: str | None, model: str, at: datetime) -> Fit | None:
+        """How well it fits that model at that instant; None when it is not its price."""
         if self.valid_from is not None and at < self.valid_from:
-            return False
+            return None
         if self.valid_until is not None and at >= self.valid_until:
-            return False
+            return None
         if self.provider is not None and self.provider != provider:
-            return False
-        return _pattern(self.model).fullmatch(model.strip().lower()) is not None
+            return None
+        known, wanted = self.model.strip().lower(), model.strip().lower()
+        if "*" in known:
+            return Fit.PATTERN if _pattern(known).fullmatch(wanted) else None
+        if known == wanted:
+            return Fit.EXACT
+        return Fit.SAME if names(known, wanted) else None
 
-    @property
-    def rank(self) -> tuple[bool, bool, int, datetime, str]:
+    def rank(self, fit: Fit) -> tuple[Fit, bool, int, datetime, str]:
         """The highest of those that fit wins: the more exact one, then the one that began later."""
-        exact = "*" not in self.model
         began = self.valid_from or _EVER
-        return exact, self.provider is not None, len(self.model), began, self.id
+        return fit, self.provider is not None, len(self.model), began, self.id
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,10 +132,15 @@ class PriceBook:
     def own(self, asked: Asked) -> Price | None:
         """The override that is wanted, if there is one. It is for all terms."""
         provider = self.provider(asked) if self.overrides else None
-        fitting = [one for one in self.overrides if one.fits(provider, asked.model, asked.at)]
-        if not fitting:
+        ranked = {
+            one.rank(fit): one
+            for one in self.overrides
+            if (fit := one.fit(provider, asked.model, asked.at)) is not None
+            and (fit is not Fit.SAME or self._may_be_same(provider, one.model, asked.model))
+        }
+        if not ranked:
             return None
-        best = max(fitting, key=lambda one: one.rank)
+        best = ranked[max(ranked)]
         return Price(
             id=best.id,
             source=PriceSource.OVERRIDE,
@@ -126,6 +149,25 @@ class PriceBook:
             rates=best.rates,
             valid_from=best.valid_from,
         )
+
+    def _may_be_same(self, provider: str | None, one: str, other: str) -> bool:
+        """False when the catalogue tells them apart: `gpt-4-1106-preview` is not `gpt-4`."""
+        if provider is None:
+            return True
+        known, wanted = (self.catalogue.model_id(provider, model) for model in (one, other))
+        return known is None or wanted is None or known == wanted
+
+    def own_models(self, provider: str | None, at: datetime) -> Iterator[KnownModel]:
+        """The models, of one provider or of all, that have prices of one's own alone."""
+        wanted = None if provider is None else self._provider_id(provider)
+        named = {(one.provider, one.model) for one in self.overrides if "*" not in one.model}
+        for whose, model in sorted(named, key=lambda one: (one[0] or "", one[1])):
+            maker = whose or self.catalogue.provider_of(model)
+            if wanted not in (None, maker) or (maker and self.catalogue.model_id(maker, model)):
+                continue
+            price = self.own(Asked(model, at, whose))
+            if price is not None:
+                yield KnownModel(whose, model, None, None, False, price)
 
     def quote(self, asked: Asked, usage: TokenUsage) -> Quote:
         """What usage costs. A price that lacks a rate is not completed from another one."""
@@ -137,7 +179,10 @@ class PriceBook:
         """The provider that is meant, by the catalogue's name where it has one."""
         if asked.provider is None:
             return self.catalogue.provider_of(asked.model)
-        return self.catalogue.provider_id(asked.provider) or asked.provider.strip().lower()
+        return self._provider_id(asked.provider)
+
+    def _provider_id(self, provider: str) -> str:
+        return self.catalogue.provider_id(provider) or provider.strip().lower()
 
 
 _EVER = datetime(1, 1, 1, tzinfo=UTC)
@@ -145,5 +190,4 @@ _EVER = datetime(1, 1, 1, tzinfo=UTC)
 
 @lru_cache(4096)
 def _pattern(model: str) -> re.Pattern[str]:
-    parts = model.strip().lower().split("*")
-    return re.compile(".*".join(map(re.escape, parts)), re.DOTALL)
+    return re.compile(".*".join(map(re.escape, model.split("*"))), re.DOTALL)

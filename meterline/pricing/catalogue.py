@@ -6,7 +6,6 @@ the nearest model where ours says that there is none, and skips what a price has
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from datetime import time as time_of_day
 from decimal import Decimal
@@ -16,8 +15,8 @@ from importlib.metadata import version
 from genai_prices import types as genai
 from genai_prices.data import providers as _providers
 
-from meterline.pricing.names import is_same_model
-from meterline.pricing.rates import Price, PriceSource, Rate, Tier, Unpriced
+from meterline.pricing.names import is_same_model, names
+from meterline.pricing.rates import KnownModel, Price, PriceSource, Rate, Tier, Unpriced
 
 VERSION = f"genai-prices {version('genai-prices')}"
 
@@ -68,22 +67,15 @@ _ALIASES = {
     "mistralai": "mistral",
     "voyage": "voyageai",
 }
-_STANDARD = {"service_tier": ("default", "standard", "auto"), "speed": ("standard",)}
+_STANDARD = {
+    # `on_demand` is what Groq calls it.
+    "service_tier": ("default", "standard", "auto", "on_demand"),
+    "speed": ("standard",),
+}
+_AUDIO = frozenset({"input_audio_tokens", "output_audio_tokens"})
 _GROQ_LEAST_SECONDS = Decimal(10)
 _REMEMBERED = 4_096
 """Names that were looked up."""
-
-
-@dataclass(frozen=True, slots=True)
-class CatalogueModel:
-    """A model of the catalogue, with its price at a date."""
-
-    provider: str
-    id: str
-    name: str | None
-    context_window: int | None
-    deprecated: bool
-    price: Price
 
 
 class GenaiCatalogue:
@@ -113,6 +105,12 @@ class GenaiCatalogue:
         name = _ALIASES.get(name, name)
         return name if name in self._by_id else None
 
+    def model_id(self, provider: str, model: str) -> str | None:
+        """The catalogue's name of a provider's model, None when it does not know it."""
+        known = self.provider_id(provider)
+        found = self._model(known, _bare(model, known)) if known else None
+        return f"{found[0].id}/{found[1].id}" if found else None
+
     def find(
         self, provider: str | None, model: str, at: datetime, context: Mapping[str, str]
     ) -> Price | Unpriced:
@@ -127,7 +125,7 @@ class GenaiCatalogue:
         owner, info = found
         return _price(owner, info, at, _special(context))
 
-    def models(self, provider: str | None, at: datetime) -> Iterator[CatalogueModel]:
+    def models(self, provider: str | None, at: datetime) -> Iterator[KnownModel]:
         """The models that have a price at an instant, of one provider or of all."""
         wanted = None if provider is None else self.provider_id(provider)
         if provider is not None and wanted is None:
@@ -138,7 +136,7 @@ class GenaiCatalogue:
                 if isinstance(price, Price):
                     deprecated = bool(info.deprecated)
                     window = info.context_window
-                    yield CatalogueModel(owner.id, info.id, info.name, window, deprecated, price)
+                    yield KnownModel(owner.id, info.id, info.name, window, deprecated, price)
 
     def _prefix(self, model: str) -> str | None:
         """The provider in `provider/model`."""
@@ -187,11 +185,7 @@ def _is_named(clause: genai.MatchLogic, model: str) -> bool:
             text = clause.ends_with.lower()
             return model.endswith(text) and is_same_model(model[: -len(text)], text, "")
         case genai.ClauseContains():
-            text = clause.contains.lower()
-            return any(
-                is_same_model(model[: one.start()], text, model[one.end() :])
-                for one in re.finditer(re.escape(text), model)
-            )
+            return names(clause.contains.lower(), model)
         case genai.ClauseRegex():
             found = re.search(clause.regex, model)
             return found is not None and is_same_model(
@@ -224,6 +218,8 @@ def _price(
     if not rates:
         return Unpriced(f"the catalogue has no rates of {info.id}")
     short = owner.id == "groq" and info.id.startswith("whisper-large-v3")
+    # Of some the catalogue has the text's rates alone; their audio costs many times as much.
+    speaks = owner.id == "openai" and "-audio" in info.id
     return Price(
         id=f"{owner.id}/{info.id}{suffix}",
         source=PriceSource.CATALOGUE,
@@ -233,6 +229,7 @@ def _price(
         catalogue=VERSION,
         valid_from=began,
         minimums={"audio_seconds": _GROQ_LEAST_SECONDS} if short else {},
+        apart=_AUDIO if speaks else frozenset(),
     )
 
 

@@ -64,7 +64,8 @@ def _uncovered(price: Price, counts: Mapping[str, Decimal]) -> str | None:
     known = {unit.family for unit in rated}
     measured = {unit.family for unit in used if unit.family in MEASURES}
     for unit in used:
-        if any(one.holds(unit) for one in rated):
+        is_apart = unit.key in price.apart and unit.key not in price.rates
+        if any(one.holds(unit) for one in rated) and not is_apart:
             continue
         # Of several measures of the same work it is enough that the price knows one.
         if unit.family in MEASURES and unit.family not in known and measured & known:

@@ -11,6 +11,19 @@ _AFTER_SEPARATOR = re.compile(rf"(?:(?:{_WORD}){_WORDS})?")
 _REST_OF_NUMBER = re.compile(rf"[\d-]*{_WORDS}")
 
 
+def names(known: str, model: str) -> bool:
+    """Whether `model` names the model that `known` names, somewhere in it; both in lower case."""
+    # Looked for first: a namespace can have thousands of names, and most are not there.
+    return (
+        bool(known)
+        and known in model
+        and any(
+            is_same_model(model[: one.start()], known, model[one.end() :])
+            for one in re.finditer(re.escape(known), model)
+        )
+    )
+
+
 def is_same_model(before: str, known: str, after: str) -> bool:
     """Whether `before + known + after` names the model that `known` names, all in lower case.
 

@@ -48,7 +48,7 @@ class Price:
 
     `id` names this price among all of its source. `catalogue` is the catalogue's version.
     `valid_from` is when it began; None when nobody knows. `minimums` are the least counts that are
-    billed.
+    billed. Units that are `apart` are not billed with their whole when they have no rate.
     """
 
     id: str
@@ -59,6 +59,19 @@ class Price:
     catalogue: str | None = None
     valid_from: datetime | None = None
     minimums: Mapping[str, Decimal] = field(default_factory=dict)
+    apart: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A model with its price at a date. `provider` is None when its price is for all of them."""
+
+    provider: str | None
+    id: str
+    name: str | None
+    context_window: int | None
+    deprecated: bool
+    price: Price
 
 
 @dataclass(frozen=True, slots=True)

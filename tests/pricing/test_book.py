@@ -164,6 +164,9 @@ def test_other_terms_have_their_own_price_or_none() -> None:
     assert usd(quote("gpt-4o", usage, service_tier="default")) == Decimal("2.5")
     assert usd(quote("gpt-4o", usage, service_tier="priority")) == Decimal("4.25")
     assert usd(quote("gpt-4o", usage, processing="batch")) == Decimal("1.25")
+    # What Groq says of every call that is not of another tier.
+    groq = quote("llama-3.3-70b-versatile", usage, provider="groq", service_tier="on_demand")
+    assert usd(groq) == Decimal("0.59")
     assert "service_tier scale" in why(quote("gpt-4o", usage, service_tier="scale"))
     # What was before the catalogue began to know is not known.
     assert why(quote("gpt-4o", usage, at=day("2026-10-01"), service_tier="priority"))
@@ -182,6 +185,20 @@ def test_audio_and_cached_tokens_that_may_overlap_are_not_guessed() -> None:
     )
     # 40 - 10 audio, 10 cached audio, 20 other cached, 100 - 40 - 20 plain.
     assert usd(quote("m", told, full)) == Decimal(30 * 10 + 10 * 2 + 10 + 40) / 1_000_000
+
+
+def test_audio_is_not_priced_as_text() -> None:
+    audio = used(input_tokens=1_000_000, input_audio_tokens=1_000_000)
+    for model in ("gpt-4o-audio-preview", "gpt-4o-mini-audio-preview-2024-12-17"):
+        assert "no rate for input_audio_tokens" in why(quote(model, audio))
+        assert "no rate for output_audio_tokens" in why(
+            quote(model, used(output_tokens=5, output_audio_tokens=5))
+        )
+        assert usd(quote(model, used(input_tokens=5, input_audio_tokens=0)))
+    assert usd(quote("gpt-audio", audio)) == 32
+    assert usd(quote("gemini-2.5-pro", audio)) == Decimal("2.5"), "one rate for all modalities"
+    own = override("gpt-4o-audio-preview", input_tokens=9)
+    assert usd(quote("gpt-4o-audio-preview", audio, own)) == 9
 
 
 class TestOverrides:
@@ -226,6 +243,33 @@ class TestOverrides:
             assert usd(quote("mine", self.usage, *order)) == 1
         assert usd(quote("gpt-4o", self.usage, later, *prices)) == 5
         assert usd(quote("gpt-4o", self.usage, later, *prices, at=day("2026-05-01"))) == 3
+
+    @pytest.mark.parametrize(
+        ("own", "asked", "price"),
+        [
+            ("gpt-4.1", "gpt-4.1-2025-04-14", 7),
+            ("gpt-4.1", "openai/gpt-4.1", 7),
+            ("GPT-4.1", "gpt-4.1", 7),
+            ("in-house", "acme/in-house-2026-01-01", 7),
+            ("gpt-4.1", "gpt-4.1-mini", Decimal("0.4")),
+            # The catalogue says that it is another model, with another price.
+            ("gpt-4", "gpt-4-1106-preview", 10),
+            ("gpt-4.1-2025-04-14", "gpt-4.1", 2),
+        ],
+    )
+    def test_it_is_for_the_same_model_by_its_other_names(
+        self, own: str, asked: str, price: object
+    ) -> None:
+        assert usd(quote(asked, self.usage, override(own, input_tokens=7))) == price
+
+    def test_the_very_name_wins_over_the_same_model_and_that_over_a_pattern(self) -> None:
+        dated = override("gpt-4.1-2025-04-14", "a", input_tokens=1)
+        same = override("gpt-4.1", "b", input_tokens=2)
+        pattern = override("gpt-4.1-*", "c", input_tokens=3, provider="openai")
+        for order in ((dated, same, pattern), (pattern, same, dated)):
+            assert usd(quote("gpt-4.1-2025-04-14", self.usage, *order)) == 1
+            assert usd(quote("gpt-4.1-2025-05-15", self.usage, *order)) == 2
+            assert usd(quote("gpt-4.1-mini", self.usage, *order)) == 3
 
     def test_the_provider_may_be_known_by_the_model(self) -> None:
         price = override("gpt-4o", input_tokens=7, provider="openai")

@@ -1,7 +1,7 @@
 """`/api/v1/prices`, `/api/v1/models` and `/api/v1/cost`."""
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Iterable, Iterator
+from itertools import chain, islice
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
@@ -24,8 +24,7 @@ from entitlements.usage_records.api.wire import CostBody
 from entitlements.usage_records.prices import PriceService
 from meterline.kernel.clock import Clock
 from meterline.pricing.book import Asked, PriceBook
-from meterline.pricing.catalogue import CatalogueModel
-from meterline.pricing.rates import Price
+from meterline.pricing.rates import KnownModel, Price
 from meterline.web.idempotency import EffectId
 from meterline.web.json import ExactJSONResponse
 from meterline.web.paging import encode_cursor
@@ -82,13 +81,17 @@ def _add_models(api: APIRouter, service: PriceService, clock: Clock) -> None:
     async def list_models(
         principal: Reader, given: Annotated[ModelParameters, Query()]
     ) -> Response:
-        """List the models that have a price, with the price of now."""
+        """List the models that have a price, with the price of now: the catalogue's, then those
+        that have own prices alone. A pattern is the price of models, and no model."""
         start, book = given.start(), PriceBook(service.catalogue)
         if given.own == "true":
             book = await service.book(principal.namespace)
-        known = _wanted(service.models(given.provider), given.model_id)
-        page = list(islice(known, start, start + given.limit + 1))
-        items = [model_json(one, _price(book, one, clock)) for one in page[: given.limit]]
+        known = chain(
+            ((one, _price(book, one, clock)) for one in service.models(given.provider)),
+            ((one, one.price) for one in book.own_models(given.provider, clock())),
+        )
+        page = list(islice(_wanted(known, given.model_id), start, start + given.limit + 1))
+        items = [model_json(*one) for one in page[: given.limit]]
         more = len(page) > given.limit
         cursor = encode_cursor([start + given.limit]) if more else None
         version = service.catalogue.version
@@ -103,11 +106,13 @@ def _add_models(api: APIRouter, service: PriceService, clock: Clock) -> None:
         )
 
 
-def _wanted(models: Iterator[CatalogueModel], part: str | None) -> Iterator[CatalogueModel]:
+def _wanted(
+    models: Iterable[tuple[KnownModel, Price]], part: str | None
+) -> Iterator[tuple[KnownModel, Price]]:
     text = (part or "").lower()
-    return (one for one in models if text in one.id.lower())
+    return ((one, price) for one, price in models if text in one.id.lower())
 
 
-def _price(book: PriceBook, model: CatalogueModel, clock: Clock) -> Price:
-    found = book.own(Asked(model.id, clock(), model.provider))
+def _price(book: PriceBook, model: KnownModel, clock: Clock) -> Price:
+    found = book.own(Asked(model.id, clock(), model.provider)) if book.overrides else None
     return found or model.price

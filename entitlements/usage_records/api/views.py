@@ -15,8 +15,7 @@ from entitlements.usage_records.summary import Figures, Summary, TrackedBy
 from meterline.kernel.instants import format_instant
 from meterline.kernel.quantity import format_number
 from meterline.pricing.book import Quote
-from meterline.pricing.catalogue import CatalogueModel
-from meterline.pricing.rates import Costed, Price, Rate
+from meterline.pricing.rates import Costed, KnownModel, Price, Rate
 from meterline.web.paging import encode_cursor
 
 Json = dict[str, Any]
@@ -112,7 +111,7 @@ def rates_json(rates: Mapping[str, Rate]) -> Json:
     return {camel(key): _rate(rate) for key, rate in rates.items()}
 
 
-def model_json(model: CatalogueModel, price: Price) -> Json:
+def model_json(model: KnownModel, price: Price) -> Json:
     """A model with its price of now."""
     answer = {
         "modelId": model.id,
@@ -336,7 +335,7 @@ class ModelView(_View):
     """A model with its price of now."""
 
     model_id: str
-    provider: str
+    provider: str | None = Field(None, description="Absent: an own price for all of them.")
     name: str | None = None
     context_window: int | None = None
     deprecated: bool

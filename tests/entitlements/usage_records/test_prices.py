@@ -89,6 +89,9 @@ async def test_another_process_sees_a_price_within_a_moment(any_kit: Kit) -> Non
         ({"rates": {"inputTokens": {"price": 1, "tiers": [
             {"above": 5, "price": 1}, {"above": 5, "price": 2}]}}}, "rates.inputTokens.tiers"),
         ({"model": ""}, "body.model"),
+        ({"model": "  "}, "body.model"),
+        ({"model": 5.5}, "body.model"),
+        ({"provider": " "}, "body.provider"),
         ({"model": "*a*b*c*"}, "model"),
         ({"validUntil": "2026-01-01T00:00:00Z"}, "validUntil"),
         ({"price": 1}, "body.price"),
@@ -114,6 +117,7 @@ async def test_an_estimate_without_a_price_says_so(kit: Kit) -> None:
     assert told["costUsd"] is None and told["priced"] == "unpriced"
     assert "audioSeconds" in told["unpricedReason"] and "price" not in told
     await cost(kit, 400, modelId="gpt-4o")
+    await cost(kit, 400, modelId="  ", inputTokens=1)
 
 
 async def test_models_with_their_prices(kit: Kit) -> None:
@@ -131,6 +135,30 @@ async def test_models_with_their_prices(kit: Kit) -> None:
         model = next(one for one in answer["items"] if one["modelId"] == "gpt-4o")
         assert model["rates"]["inputTokens"]["price"] == price and model["priced"] == state
     assert (await kit.call("GET", "/models", params={"provider": "acme"}))["items"] == []
+
+
+async def test_models_that_have_only_an_own_price(kit: Kit) -> None:
+    def own(model: str, **more: Any) -> dict[str, Any]:
+        return {"model": model, "rates": {"inputTokens": 1}, **more}
+
+    for body in (
+        own("in-house"), own("in-house-*"), own("theirs", provider="acme"), own("gpt-4o"),
+        own("old", validUntil="2020-01-01T00:00:00Z"),
+    ):  # fmt: skip
+        await kit.call("POST", "/prices", body, 201)
+
+    async def listed(**params: str) -> list[tuple[str, str | None]]:
+        items = (await kit.call("GET", "/models", params={"limit": "5000", **params}))["items"]
+        return [
+            (one["modelId"], one.get("provider")) for one in items if one["priced"] != "catalogue"
+        ]
+
+    found = await listed()
+    assert found[-2:] == [("in-house", None), ("theirs", "acme")]
+    assert all("gpt-4o" in model for model, _ in found[:-2])
+    assert await listed(provider="acme") == [("theirs", "acme")]
+    assert await listed(modelId="in-h") == [("in-house", None)]
+    assert await listed(own="false") == []
 
 
 async def test_models_come_in_pages(kit: Kit) -> None:
