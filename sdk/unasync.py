@@ -30,6 +30,7 @@ WORDS = (
     (r"\n    def __await__.*\n.*\n", ""),
     (r"\bimport asyncio\b", "import time"),
     (r"\basyncio\.sleep\b", "time.sleep"),
+    (r"\basyncio\.to_thread\((\w+), ", r"\1("),
     (r"\b_async\b", "_sync"),
     (r"\bAwaitable\[((?:[^\[\]]|\[[^\[\]]*\])+)\]", r"\1"),
     (r"\bAwaitable, ", ""),

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import random
+import weakref
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,7 +19,10 @@ DEFAULT_URL = "http://127.0.0.1:8888"
 
 
 class AsyncTransport:
-    """Sends requests to one server, over connections that are kept open."""
+    """Sends requests to one server, over connections that are kept open.
+
+    An `http_client` that is given is the caller's: to close, and to make anew after a fork.
+    """
 
     def __init__(
         self,
@@ -29,14 +34,20 @@ class AsyncTransport:
         http_client: httpx2.AsyncClient | None = None,
     ) -> None:
         self.base_url = (base_url or os.environ.get("METERLINE_URL") or DEFAULT_URL).rstrip("/")
-        key = api_key or os.environ.get("METERLINE_API_KEY")
+        self.api_key = api_key or os.environ.get("METERLINE_API_KEY")
+        self.timeout_seconds = timeout_seconds
+        self.retries = retries or RetryPolicy()
+        self.given = http_client
         self._headers = {"user-agent": f"meterline-sdk/{__version__}", "accept": "application/json"}
-        if key:
-            self._headers["authorization"] = f"Bearer {key}"
-        self._retries = retries or RetryPolicy()
-        self._timeout = timeout_seconds
-        self._owned = http_client is None
+        if self.api_key:
+            self._headers["authorization"] = f"Bearer {self.api_key}"
         self._http = http_client or httpx2.AsyncClient(timeout=timeout_seconds)
+        if http_client is None:
+            _owners.add(self)
+
+    def start_over(self) -> None:
+        """In a forked child: who writes to a connection of the parent may get its answers."""
+        self._http = httpx2.AsyncClient(timeout=self.timeout_seconds)
 
     async def send(self, request: Request, *, timeout_seconds: float | None = None) -> Any:
         """The JSON of the answer, None when it has none.
@@ -60,7 +71,7 @@ class AsyncTransport:
                     params=dict(request.query),
                     content=request.content,
                     headers={**self._headers, **request.headers},
-                    timeout=timeout_seconds or self._timeout,
+                    timeout=timeout_seconds or self.timeout_seconds,
                 )
             except httpx2.TransportError as error:
                 why = str(error) or type(error).__name__
@@ -74,7 +85,7 @@ class AsyncTransport:
                 status, retry_after = answer.status_code, answer.headers.get("retry-after")
                 failure = api_error(status, _problem(answer.content), dict(answer.headers))
             wait = wait_before_retry(
-                self._retries, request, tries, status, retry_after, random.random()
+                self.retries, request, tries, status, retry_after, random.random()
             )
             if wait is None:
                 raise failure
@@ -83,8 +94,9 @@ class AsyncTransport:
 
     async def close(self) -> None:
         """Close the connections."""
-        if self._owned:
+        if self.given is None:
             await self._http.aclose()
+            _owners.discard(self)
 
     async def __aenter__(self) -> Self:
         return self
@@ -96,6 +108,24 @@ class AsyncTransport:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
+
+
+_owners: "weakref.WeakSet[AsyncTransport]" = weakref.WeakSet()
+"""Those whose connections are their own."""
+
+
+def _start_over() -> None:
+    for transport in list(_owners):
+        transport.start_over()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_start_over)
+
+
+async def without_waiting(function: Callable[..., None], *args: Any) -> None:
+    """Call what waits for threads: with asyncio in a thread, as the event loop must not wait."""
+    await asyncio.to_thread(function, *args)
 
 
 def _problem(content: bytes) -> Any:

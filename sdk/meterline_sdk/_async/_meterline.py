@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, TypeVar
 import httpx2
 
 from meterline_sdk import _json
-from meterline_sdk._async._client import AsyncTransport
+from meterline_sdk._async._client import AsyncTransport, without_waiting
 from meterline_sdk._async._resource import JSON, async_every
 from meterline_sdk._async.resources.credits import (
     AsyncCreditRates,
@@ -25,10 +25,11 @@ from meterline_sdk._async.resources.notifications import AsyncNotifications
 from meterline_sdk._async.resources.plans import AsyncPlans, AsyncStripe
 from meterline_sdk._async.resources.subjects import AsyncKeys, AsyncPortal, AsyncSubjects
 from meterline_sdk._async.resources.usage import AsyncPrices, AsyncUsage
+from meterline_sdk._background import buffer_to, records_to
 from meterline_sdk._events import event
 from meterline_sdk._json import body
 from meterline_sdk._request import Request, RetryPolicy, idempotency_key, segment
-from meterline_sdk.buffer import EventBuffer, buffer_to, records_to
+from meterline_sdk.buffer import EventBuffer, close_all
 from meterline_sdk.errors import (
     ConnectionFailedError,
     ForbiddenError,
@@ -49,7 +50,9 @@ class AsyncMeterline:
     `base_url` and `api_key` come from METERLINE_URL and METERLINE_API_KEY if not given.
     `on_outage` says what `check` and `has_access` answer when nobody can be asked: `raise`
     (`ConnectionFailedError` or `ServerError`), `allow` (fail open) or `deny` (fail closed).
-    `buffer` holds keyword arguments of `EventBuffer`, which `track_event` fills.
+    `buffer` holds keyword arguments of `EventBuffer`, for what `track_event` and
+    `record_response` fill, and may hold the `http_client` that its threads use.
+    An `http_client` that is given stays the caller's: to close, and to make anew after a fork.
     """
 
     def __init__(
@@ -74,7 +77,6 @@ class AsyncMeterline:
         self._buffer_options = dict(buffer or {})
         self._buffer: EventBuffer | None = None
         self._records: EventBuffer | None = None
-        self._api_key = api_key
         self.events = AsyncEvents(self.transport)
         self.meters = AsyncMeters(self.transport)
         self.subjects = AsyncSubjects(self.transport)
@@ -103,7 +105,7 @@ class AsyncMeterline:
     def buffer(self) -> EventBuffer:
         """What `track_event` fills: flush it, or look at its length."""
         if self._buffer is None:
-            self._buffer = buffer_to(self.transport.base_url, self._api_key, **self._buffer_options)
+            self._buffer = buffer_to(self.transport, **self._buffer_options)
         return self._buffer
 
     def track_event(
@@ -116,7 +118,10 @@ class AsyncMeterline:
         source: str = "meterline-sdk",
         time: datetime | None = None,
     ) -> bool:
-        """Send an event in the background; returns at once. False when the buffer is full."""
+        """Send an event in the background; returns at once.
+
+        False when it was dropped: the buffer is full, or the data is no JSON.
+        """
         return self.buffer.put(event(type, subject, data, id=id, source=source, time=time))
 
     async def check(
@@ -238,7 +243,7 @@ class AsyncMeterline:
         """Record in the background what a provider's answer says was used; returns at once.
 
         It is counted once for its `id`, and gives back what the check `check_id` set aside. False
-        when the buffer is full.
+        when it was dropped, as of `track_event`.
         """
         record = body(
             key=subject,
@@ -264,16 +269,13 @@ class AsyncMeterline:
     def records(self) -> EventBuffer:
         """What `record_response` fills: flush it, or look at its length."""
         if self._records is None:
-            self._records = records_to(
-                self.transport.base_url, self._api_key, **self._buffer_options
-            )
+            self._records = records_to(self.transport, **self._buffer_options)
         return self._records
 
     async def close(self) -> None:
         """Send what waits in the buffers, and close the connections."""
-        for buffer in (self._buffer, self._records):
-            if buffer is not None:
-                buffer.close()
+        made = [one for one in (self._buffer, self._records) if one is not None]
+        await without_waiting(close_all, made)
         await self.transport.close()
 
     async def __aenter__(self) -> Self:

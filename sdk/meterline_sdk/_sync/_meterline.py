@@ -10,10 +10,11 @@ from typing import Any, Literal, Self, TypeVar
 import httpx2
 
 from meterline_sdk import _json
+from meterline_sdk._background import buffer_to, records_to
 from meterline_sdk._events import event
 from meterline_sdk._json import body
 from meterline_sdk._request import Request, RetryPolicy, idempotency_key, segment
-from meterline_sdk._sync._client import Transport
+from meterline_sdk._sync._client import Transport, without_waiting
 from meterline_sdk._sync._resource import JSON, every
 from meterline_sdk._sync.resources.credits import (
     CreditRates,
@@ -29,7 +30,7 @@ from meterline_sdk._sync.resources.notifications import Notifications
 from meterline_sdk._sync.resources.plans import Plans, Stripe
 from meterline_sdk._sync.resources.subjects import Keys, Portal, Subjects
 from meterline_sdk._sync.resources.usage import Prices, Usage
-from meterline_sdk.buffer import EventBuffer, buffer_to, records_to
+from meterline_sdk.buffer import EventBuffer, close_all
 from meterline_sdk.errors import (
     ConnectionFailedError,
     ForbiddenError,
@@ -50,7 +51,9 @@ class Meterline:
     `base_url` and `api_key` come from METERLINE_URL and METERLINE_API_KEY if not given.
     `on_outage` says what `check` and `has_access` answer when nobody can be asked: `raise`
     (`ConnectionFailedError` or `ServerError`), `allow` (fail open) or `deny` (fail closed).
-    `buffer` holds keyword arguments of `EventBuffer`, which `track_event` fills.
+    `buffer` holds keyword arguments of `EventBuffer`, for what `track_event` and
+    `record_response` fill, and may hold the `http_client` that its threads use.
+    An `http_client` that is given stays the caller's: to close, and to make anew after a fork.
     """
 
     def __init__(
@@ -75,7 +78,6 @@ class Meterline:
         self._buffer_options = dict(buffer or {})
         self._buffer: EventBuffer | None = None
         self._records: EventBuffer | None = None
-        self._api_key = api_key
         self.events = Events(self.transport)
         self.meters = Meters(self.transport)
         self.subjects = Subjects(self.transport)
@@ -102,7 +104,7 @@ class Meterline:
     def buffer(self) -> EventBuffer:
         """What `track_event` fills: flush it, or look at its length."""
         if self._buffer is None:
-            self._buffer = buffer_to(self.transport.base_url, self._api_key, **self._buffer_options)
+            self._buffer = buffer_to(self.transport, **self._buffer_options)
         return self._buffer
 
     def track_event(
@@ -115,7 +117,10 @@ class Meterline:
         source: str = "meterline-sdk",
         time: datetime | None = None,
     ) -> bool:
-        """Send an event in the background; returns at once. False when the buffer is full."""
+        """Send an event in the background; returns at once.
+
+        False when it was dropped: the buffer is full, or the data is no JSON.
+        """
         return self.buffer.put(event(type, subject, data, id=id, source=source, time=time))
 
     def check(
@@ -237,7 +242,7 @@ class Meterline:
         """Record in the background what a provider's answer says was used; returns at once.
 
         It is counted once for its `id`, and gives back what the check `check_id` set aside. False
-        when the buffer is full.
+        when it was dropped, as of `track_event`.
         """
         record = body(
             key=subject,
@@ -263,16 +268,13 @@ class Meterline:
     def records(self) -> EventBuffer:
         """What `record_response` fills: flush it, or look at its length."""
         if self._records is None:
-            self._records = records_to(
-                self.transport.base_url, self._api_key, **self._buffer_options
-            )
+            self._records = records_to(self.transport, **self._buffer_options)
         return self._records
 
     def close(self) -> None:
         """Send what waits in the buffers, and close the connections."""
-        for buffer in (self._buffer, self._records):
-            if buffer is not None:
-                buffer.close()
+        made = [one for one in (self._buffer, self._records) if one is not None]
+        without_waiting(close_all, made)
         self.transport.close()
 
     def __enter__(self) -> Self:
