@@ -106,11 +106,11 @@ class Aligner:
         conn: AsyncConnection,
         member: Member,
         now: datetime,
-        balances: Mapping[str, Decimal] | None = None,
+        used: Decimal | None,
     ) -> datetime | None:
         """Do it; answers when the next refill has to be issued.
 
-        `balances` of grants: see `plan_refills`.
+        `used` of refills: see `plan_refills`.
         """
         found = await entitlement_store.of_subject(conn, member.namespace, member.subject)
         active = {one.feature_key: one for one in found}
@@ -126,7 +126,7 @@ class Aligner:
             if await feature_store.find(conn, member.namespace, key) is not None:
                 await self._make(conn, member, spec, now)
         allocation = member.plan.spec.credits if member.plan else None
-        return await self._align_credits(conn, member, allocation, now, balances)
+        return await self._align_credits(conn, member, allocation, now, used)
 
     async def grant_credits(
         self,
@@ -147,7 +147,7 @@ class Aligner:
         member: Member,
         allocation: CreditAllocation | None,
         now: datetime,
-        balances: Mapping[str, Decimal] | None,
+        used: Decimal | None,
     ) -> datetime | None:
         entitlement = await entitlement_store.active(
             conn, member.namespace, member.subject, CREDITS
@@ -162,7 +162,7 @@ class Aligner:
         resets = (await grant_store.resets_of(conn, [entitlement.id])).get(entitlement.id, [])
         terms = entitlement.terms(Metering.ADDITIVE)
         period = period_at(Allowance(terms, resets=tuple(resets)), now)
-        change = plan_refills(allocation, issued, period, now, balances)
+        change = plan_refills(allocation, issued, period, now, used)
         for grant_id in change.void:
             await grant_store.void(conn, grant_id, now, now)
         for refill in change.make:

@@ -15,10 +15,10 @@ from entitlements.plans.aligning import Aligner
 from entitlements.plans.limiter import RateLimiter
 from entitlements.plans.model import Ban, Happening, HistoryEntry, Member, Overrides, Plan
 from entitlements.plans.options import PlanOptions
-from entitlements.plans.refills import stale
 from entitlements.plans.stores import members as store
 from entitlements.plans.stores import payments as payment_store
 from entitlements.plans.stores import plans as plan_store
+from entitlements.plans.used import used_of
 from entitlements.services.means import Means
 from entitlements.services.values import ValueService
 from entitlements.specs import fault
@@ -76,9 +76,9 @@ class MemberService:
         """Give a subject a plan, or change its overrides, from now on."""
         self.check_subject(subject)
         await self._built_ins.ensure(namespace)
-        balances = None if wanted.reset_balance else await self.balances(namespace, subject, wanted)
+        used = await self.used(namespace, subject)
         async with self._means.database.transaction() as conn:
-            return await self.assign_within(conn, namespace, subject, wanted, balances)
+            return await self.assign_within(conn, namespace, subject, wanted, used)
 
     async def assign_within(
         self,
@@ -86,9 +86,12 @@ class MemberService:
         namespace: str,
         subject: str,
         wanted: Assignment,
-        balances: Mapping[str, Decimal] | None,
+        used: Decimal,
     ) -> Member:
-        """`assign` in the caller's transaction. Built-in features must be there."""
+        """`assign` in the caller's transaction, with what `used` said before it.
+
+        Built-in features must be there.
+        """
         member = await self._locked(conn, namespace, subject)
         now = self._means.now()
         plan = member.plan
@@ -112,7 +115,9 @@ class MemberService:
             await self._note(conn, changed, Happening.ASSIGNED, wanted, member.plan)
         if overrides != member.overrides:
             await self._note(conn, changed, Happening.OVERRIDDEN, wanted, member.plan)
-        due_at = await self._aligner.align(conn, changed, now, balances)
+        due_at = await self._aligner.align(
+            conn, changed, now, None if wanted.reset_balance else used
+        )
         await store.save(conn, changed, pending=False, due_at=due_at)
         return changed
 
@@ -127,7 +132,7 @@ class MemberService:
             await self._note(
                 conn, changed, Happening.REMOVED, Assignment(source=source), member.plan
             )
-            due_at = await self._aligner.align(conn, changed, self._means.now())
+            due_at = await self._aligner.align(conn, changed, self._means.now(), None)
             await store.save(conn, changed, pending=False, due_at=due_at)
 
     async def ban(self, namespace: str, subject: str, reason: str, source: str = "api") -> Member:
@@ -186,7 +191,7 @@ class MemberService:
         """Forget all that plans know of a subject, and end what its plan entitled it to."""
         async with self._means.database.transaction() as conn:
             now = self._means.now()
-            await self._aligner.align(conn, Member(namespace, subject, None), now)
+            await self._aligner.align(conn, Member(namespace, subject, None), now, None)
             await store.erase(conn, namespace, subject)
             await self._limiter.erase(conn, namespace, subject)
             await payment_store.erase(conn, namespace, subject)
@@ -207,26 +212,9 @@ class MemberService:
                 await self._put_off(namespace, subject)
         return len(found)
 
-    async def balances(
-        self, namespace: str, subject: str, wanted: Assignment | None
-    ) -> Mapping[str, Decimal]:
-        """What is left of the refills that a change of plan replaces."""
-        async with self._means.database.read() as conn:
-            member = await store.find(conn, namespace, subject)
-            if wanted is not None and wanted.plan is not None:
-                plan = await plan_store.find(conn, namespace, wanted.plan)
-            else:
-                plan = member.plan if member else None
-            entitlement = await entitlement_store.active(conn, namespace, subject, CREDITS)
-            if entitlement is None or plan is None or plan.spec.credits is None:
-                return {}
-            issued = (await grant_store.of_entitlements(conn, [entitlement.id])).get(
-                entitlement.id, []
-            )
-        if not stale(issued, plan.spec.credits):
-            return {}
-        figures = (await self._values.value(namespace, subject, CREDITS)).metered
-        return figures.grant_balances if figures else {}
+    async def used(self, namespace: str, subject: str) -> Decimal:
+        """What a change of plan has to know: see `used_of`."""
+        return await used_of(self._means, self._values, namespace, subject)
 
     def check_subject(self, subject: str) -> None:
         """Refuse what cannot be a subject."""
@@ -236,12 +224,12 @@ class MemberService:
 
     async def _align(self, namespace: str, subject: str) -> None:
         await self._built_ins.ensure(namespace)
-        balances = await self.balances(namespace, subject, None)
+        used = await self.used(namespace, subject)
         async with self._means.database.transaction() as conn:
             member = await store.find(conn, namespace, subject, lock=True)
             if member is None:
                 return
-            due_at = await self._aligner.align(conn, member, self._means.now(), balances)
+            due_at = await self._aligner.align(conn, member, self._means.now(), used)
             await store.save(conn, member, pending=False, due_at=due_at)
 
     async def _put_off(self, namespace: str, subject: str) -> None:

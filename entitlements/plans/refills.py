@@ -5,13 +5,13 @@ own, which outlives it by one interval; at the border between them the reset of 
 it down to the rollover. So late usage is burnt from what it would have been burnt from in time.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal, localcontext
+from decimal import Decimal
 
-from entitlements.balance import Grant
-from entitlements.balance.exact import ROOM, ZERO
+from entitlements.balance import Grant, Segment
+from entitlements.balance.exact import ROOM, ZERO, total
 from entitlements.model import IssuedGrant
 from entitlements.plans.model import CreditAllocation
 from meterline.kernel.instants import format_instant
@@ -58,10 +58,28 @@ def allocation_name(allocation: CreditAllocation) -> str:
     return "/".join([format_interval(allocation.interval), *map(format_number, parts)])
 
 
-def stale(issued: Sequence[IssuedGrant], allocation: CreditAllocation | None) -> list[IssuedGrant]:
-    """The refills that are not of this allocation."""
-    name = None if allocation is None else allocation_name(allocation)
-    return [one for one in refills(issued) if name is None or _name(one) != name]
+def counting_since(
+    issued: Iterable[IssuedGrant], period: Period, now: datetime
+) -> Mapping[str, datetime]:
+    """Since when what was used of a refill counts: by id, of those whose interval is not over.
+
+    `period` is the entitlement's current usage period. A refill that went with its plan is among
+    them: otherwise the next plan would hand out again what was used of it.
+    """
+    of_refills = [one for one in issued if REFILL in one.metadata]
+    starts = ((one.grant.id, _interval_start(one, period, now)) for one in of_refills)
+    return {grant_id: start for grant_id, start in starts if start is not None}
+
+
+def used_of_refills(segments: Iterable[Segment], since: Mapping[str, datetime]) -> Decimal:
+    """What the history of a balance says that refills have paid, each from its instant on."""
+    paid = total(
+        amount
+        for segment in segments
+        for grant_id, amount in segment.grant_usages.items()
+        if grant_id in since and segment.period.start >= since[grant_id]
+    )
+    return max(paid, ZERO)
 
 
 def plan_refills(
@@ -69,30 +87,33 @@ def plan_refills(
     issued: Sequence[IssuedGrant],
     period: Period,
     now: datetime,
-    balances: Mapping[str, Decimal] | None,
+    used: Decimal | None,
 ) -> RefillChange:
     """Bring a subject's refills in line with its plan.
 
-    `period` is the entitlement's current usage period. `balances` of the refills that go: what was
-    used of them stays used of the new one; None starts afresh.
+    `period` is the entitlement's current usage period. What was `used` of refills whose interval is
+    not over stays used of a new one; None starts afresh, whatever there is.
     """
-    old = stale(issued, allocation)
+    name = None if allocation is None else allocation_name(allocation)
+    mine: list[IssuedGrant] = []
+    old: list[IssuedGrant] = []
+    for one in refills(issued):
+        (mine if used is not None and _name(one) == name else old).append(one)
     void = [one.grant.id for one in old if not _is_over(one.grant, now)]
     if allocation is None:
         return RefillChange((), void, None)
-    name = allocation_name(allocation)
-    mine = [one for one in refills(issued) if _name(one) == name]
-    used = _used(old, balances, now)
+    used = used or ZERO
     if allocation.max_rollover:
         return _with_rollover(allocation, mine, period, now, used, void)
     if any(not _is_over(one.grant, now) and one.grant.recurrence for one in mine):
         return RefillChange((), void, None)
-    return RefillChange(_recurring(allocation, name, period, now, used), void, None)
+    return RefillChange(_recurring(allocation, period, now, used), void, None)
 
 
 def _recurring(
-    allocation: CreditAllocation, name: str, period: Period, now: datetime, used: Decimal
+    allocation: CreditAllocation, period: Period, now: datetime, used: Decimal
 ) -> list[Refill]:
+    name = allocation_name(allocation)
     monthly = allocation.interval == MONTH
     recurrence = Recurrence(period.start if monthly else now, allocation.interval)
     at = now
@@ -138,26 +159,29 @@ def _with_rollover(
     return RefillChange(make, void, due_at)
 
 
-def _used(
-    old: Sequence[IssuedGrant], balances: Mapping[str, Decimal] | None, now: datetime
-) -> Decimal:
-    if balances is None:
-        return ZERO
-    active = [one for one in old if not _is_over(one.grant, now)]
-    left = [balances[one.grant.id] for one in active if one.grant.id in balances]
-    if not left:
-        return ZERO
-    with localcontext(ROOM):
-        return max(_amount(active[0]) - sum(left, ZERO), ZERO)
+def _interval_start(one: IssuedGrant, period: Period, now: datetime) -> datetime | None:
+    """When the interval began that a refill is of; None when that interval is over."""
+    grant = one.grant
+    if grant.effective_at > now:
+        return None
+    if grant.recurrence is not None:
+        return max(grant.recurrence.period(now).start, grant.effective_at)
+    # One with rollover outlives its interval, which is the entitlement's usage period.
+    is_over = grant.effective_at < period.start if _rolls_over(one) else _is_expired(grant, now)
+    return None if is_over else grant.effective_at
+
+
+def _is_expired(grant: Grant, now: datetime) -> bool:
+    return grant.expires_at is not None and grant.expires_at <= now
 
 
 def _is_over(grant: Grant, now: datetime) -> bool:
     return grant.ends_at is not None and grant.ends_at <= now
 
 
-def _amount(one: IssuedGrant) -> Decimal:
-    """What a whole refill of its allocation is; the grant may be a part of one."""
-    return Decimal(_name(one).split("/")[1])
+def _rolls_over(one: IssuedGrant) -> bool:
+    """Whether its allocation has a rollover."""
+    return Decimal(_name(one).split("/")[2]) > 0
 
 
 def _name(one: IssuedGrant) -> str:

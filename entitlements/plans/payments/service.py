@@ -1,14 +1,15 @@
 """Payments at Stripe move subjects between plans."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 
 import structlog
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from entitlements.balance.exact import ZERO
 from entitlements.builtin import BuiltIns
 from entitlements.plans.members import Assignment, MemberService
 from entitlements.plans.options import StripeOptions
@@ -52,8 +53,8 @@ class _Resolved:
 
     plan: str | None
     credits: Decimal | None
-    balances: Mapping[str, Decimal] = field(default_factory=dict)
-    """What is left of the refills that the plan replaces."""
+    used: Decimal = ZERO
+    """What was used of the refills that the plan replaces."""
 
 
 class StripeService:
@@ -128,7 +129,8 @@ class StripeService:
         """Have subjects fall back whose grace is over; answers how many."""
         async with self._means.database.read() as conn:
             found = await store.graces(conn, self._means.now(), limit)
-        for namespace, one in found:
+        for namespace, one, subject in found:
+            used = await self._members.used(namespace, subject)
             async with self._means.database.transaction() as conn:
                 now = self._means.now()
                 known = await store.lock_subscription(conn, namespace, one)
@@ -136,7 +138,7 @@ class StripeService:
                     continue
                 after = replace(known, grace_until=None)
                 await store.save_subscription(conn, namespace, after)
-                done = await self._fall_back(conn, after, f"grace:{one}")
+                done = await self._fall_back(conn, after, f"grace:{one}", used)
                 log.info("the grace of a failed payment is over", subscription=one,
                          plan=done.plan, reason=done.reason)  # fmt: skip
         return len(found)
@@ -175,11 +177,9 @@ class StripeService:
         credits = notice.credits
         if credits is None and plan is not None:
             credits = plan.spec.credits_per_payment
-        if plan is None or notice.kind is not Kind.PAID or notice.subject is None:
-            return _Resolved(plan.key if plan else None, credits)
-        wanted = Assignment(plan.key)
-        balances = await self._members.balances(namespace, notice.subject, wanted)
-        return _Resolved(plan.key, credits, balances)
+        assert notice.subject is not None
+        used = await self._members.used(namespace, notice.subject)
+        return _Resolved(plan.key if plan else None, credits, used)
 
     async def _apply(
         self, conn: AsyncConnection, notice: Notice, resolved: _Resolved, now: datetime
@@ -198,13 +198,11 @@ class StripeService:
         match verdict.step:
             case Step.PAY:
                 assert resolved.plan is not None and verdict.after is not None
-                await self._assign(
-                    conn, notice.subject, resolved.plan, notice.id, resolved.balances
-                )
+                await self._assign(conn, notice.subject, resolved.plan, notice.id, resolved.used)
                 return Handled(notice.id, APPLIED, plan=resolved.plan)
             case Step.FALL_BACK:
                 assert verdict.after is not None
-                return await self._fall_back(conn, verdict.after, notice.id)
+                return await self._fall_back(conn, verdict.after, notice.id, resolved.used)
             case Step.WAIT:
                 return Handled(notice.id, SCHEDULED, "the subject falls back after the grace")
             case Step.NOTHING:
@@ -229,25 +227,22 @@ class StripeService:
         )
         return True
 
-    async def _fall_back(self, conn: AsyncConnection, after: Subscription, ref: str) -> Handled:
+    async def _fall_back(
+        self, conn: AsyncConnection, after: Subscription, ref: str, used: Decimal
+    ) -> Handled:
         """To what the subject still pays for, else to the free plan."""
         namespace = self.options.namespace
         others = await store.others(conn, namespace, after.subject, after.id)
         wanted = [one.plan for one in others] + [after.fallback, self.options.free_plan]
         for key in wanted:
             if key is not None and await plan_store.find(conn, namespace, key) is not None:
-                await self._assign(conn, after.subject, key, ref)
+                await self._assign(conn, after.subject, key, ref, used)
                 return Handled(ref, APPLIED, plan=key)
         free = after.fallback or self.options.free_plan
         return Handled(ref, IGNORED, f"there is no plan {free} to fall back to")
 
     async def _assign(
-        self,
-        conn: AsyncConnection,
-        subject: str,
-        plan: str,
-        ref: str,
-        balances: Mapping[str, Decimal] | None = None,
+        self, conn: AsyncConnection, subject: str, plan: str, ref: str, used: Decimal
     ) -> None:
         wanted = Assignment(plan, source="stripe", data={"event": ref})
-        await self._members.assign_within(conn, self.options.namespace, subject, wanted, balances)
+        await self._members.assign_within(conn, self.options.namespace, subject, wanted, used)

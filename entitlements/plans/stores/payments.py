@@ -120,12 +120,14 @@ async def others(
     return [_subscription(row) for row in rows]
 
 
-async def graces(conn: AsyncConnection, now: datetime, limit: int) -> Sequence[tuple[str, str]]:
-    """Subscriptions whose grace is over: namespace and id."""
+async def graces(
+    conn: AsyncConnection, now: datetime, limit: int
+) -> Sequence[tuple[str, str, str]]:
+    """Subscriptions whose grace is over: namespace, id and subject."""
     of = subscriptions.c
-    query = sa.select(of.namespace, of.id).where(of.grace_until <= now)
+    query = sa.select(of.namespace, of.id, of.subject).where(of.grace_until <= now)
     rows = await conn.execute(query.order_by(of.grace_until).limit(limit))
-    return [(row[0], row[1]) for row in rows]
+    return [(row[0], row[1], row[2]) for row in rows]
 
 
 async def add_invoice(

@@ -1,13 +1,19 @@
 """Credits that a plan refills."""
 
+import asyncio
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from entitlements.builtin import CREDITS_TYPE
 from entitlements.events import UsageEvent
 from meterline.kernel.ids import new_ulid
-from tests.support.planning import Planning
+from tests.support.database import opened, sqlite_url
+from tests.support.planning import Planning, planning
 
 
 async def spend(bench: Planning, amount: int) -> None:
@@ -112,3 +118,133 @@ async def test_bought_credits_outlive_every_refill(bench: Planning) -> None:
     assert await bench.credits() == 107
     await bench.call("PUT", "/subjects/ann/plan", {"plan": "pro", "resetBalance": True})
     assert await bench.credits() == 107
+
+
+async def test_what_was_used_of_a_refill_with_rollover_is_not_handed_out_again(
+    bench: Planning,
+) -> None:
+    await bench.plan("large", **allocation(100, rollover=40))
+    await bench.plan("small", **allocation(50, rollover=10))
+    await bench.assign("large")
+    await spend(bench, 100)
+    await bench.assign("small")
+    assert await bench.credits() == 0
+    await bench.assign("small", overrides={})
+    assert await bench.credits() == 0
+    # The worker looks a day ahead.
+    bench.clock.now = datetime(2026, 4, 1, 11, 59, tzinfo=UTC)
+    await bench.kit.worker.run_once()
+    assert await bench.credits() == 0
+    bench.clock.now = datetime(2026, 4, 1, 12, 0, 1, tzinfo=UTC)
+    assert await bench.credits() == 50
+
+
+@pytest.mark.parametrize("rollover", [0, 40])
+async def test_a_balance_that_is_reset_is_whole_again(bench: Planning, rollover: int) -> None:
+    await bench.plan(**allocation(100, rollover=rollover))
+    await bench.plan("small", **allocation(50))
+    await bench.assign()
+    await spend(bench, 30)
+    bench.clock.advance(50)
+    await bench.assign(resetBalance=True)
+    assert await bench.credits() == 100
+    await spend(bench, 20)
+    await bench.assign("small")
+    assert await bench.credits() == 30
+    # The new period is as long as any other.
+    bench.clock.now = datetime(2026, 4, 1, 12, 0, 49, tzinfo=UTC)
+    assert await bench.credits() == 30
+    bench.clock.now = datetime(2026, 4, 1, 12, 0, 51, tzinfo=UTC)
+    assert await bench.credits() == 50
+
+
+async def test_an_interval_that_is_over_counts_no_more(bench: Planning) -> None:
+    await bench.plan("day", **allocation(10, "DAY"))
+    await bench.plan("month", **allocation(100))
+    await bench.assign("day")
+    await spend(bench, 10)
+    bench.clock.advance(86_400)
+    await spend(bench, 4)
+    await bench.assign("month")
+    assert await bench.credits() == 96
+    await spend(bench, 50)
+    bench.clock.advance(86_400)
+    await bench.assign("day")
+    assert await bench.credits() == 0
+    bench.clock.advance(86_400)
+    assert await bench.credits() == 10
+    await bench.call("DELETE", "/subjects/ann/plan", status=204)
+    bench.clock.now = datetime(2026, 4, 1, 12, 0, 1, tzinfo=UTC)
+    await bench.assign("month")
+    assert await bench.credits() == 100
+
+
+_ALLOCATIONS: dict[str, dict[str, Any]] = {
+    "small": allocation(50),
+    "large": allocation(100),
+    "week": allocation(70, "WEEK"),
+    "rolling": allocation(100, rollover=40),
+    "trickle": allocation(50, rollover=50),
+    "none": {},
+}
+_MOVES = st.lists(
+    st.one_of(
+        st.tuples(st.just("assign"), st.sampled_from([*_ALLOCATIONS, "patched"])),
+        st.tuples(st.just("patch"), st.integers(1, 200)),
+        st.tuples(st.just("use"), st.integers(1, 120)),
+        st.tuples(st.sampled_from(["remove", "align", "reset"]), st.none()),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(moves=_MOVES)
+def test_no_change_of_plan_hands_out_what_was_used(
+    tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[str, Any]]
+) -> None:
+    """In one interval a balance is what the plan's amount has over what was used, whatever moves
+    led there."""
+
+    async def run() -> None:
+        url = sqlite_url(tmp_path_factory.mktemp("refills"))
+        async with opened(url) as database, planning(database, url) as bench:
+            await _play(bench, moves)
+
+    asyncio.run(run())
+
+
+async def _play(bench: Planning, moves: list[tuple[str, Any]]) -> None:
+    amounts = {"patched": 100, "": 0}
+    for key, fields in _ALLOCATIONS.items():
+        await bench.plan(key, **fields)
+        amounts[key] = fields["creditAllocation"]["amount"] if fields else 0
+    await bench.plan("patched", **allocation(100))
+    has, used = "large", 0
+    await bench.assign(has)
+    for what, which in moves:
+        bench.clock.advance(1)
+        match what:
+            case "assign":
+                has = which
+                await bench.assign(has)
+            case "patch":
+                amounts["patched"] = which
+                await bench.call("PATCH", "/plans/patched", allocation(which))
+                await bench.kit.worker.run_once()
+            case "use":
+                used += which
+                await spend(bench, which)
+            case "remove":
+                path = "/subjects/ann/plan"
+                await bench.call("DELETE", path, status=204 if has else 404)
+                has = ""
+            case "align":
+                if has:
+                    await bench.assign(has, overrides={})
+            case "reset":
+                if has:
+                    used = 0
+                    await bench.assign(has, resetBalance=True)
+        bench.clock.advance(0.001)
+        assert await bench.credits() == max(0, amounts[has] - used), (what, which, has, used)
