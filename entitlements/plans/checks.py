@@ -151,6 +151,7 @@ class CheckService:
     ) -> Decision:
         """Decide. `check_id` names the decision and its holds."""
         now = self._means.reading_time()
+        tokens = int(asked.estimate.tokens or 0)
         check_id = check_id or new_ulid(now)
         looked = await store.look_up(self._hot, namespace, asked.subject)
         known = await self._known(namespace, asked.subject, looked, now)
@@ -163,14 +164,13 @@ class CheckService:
             states = known.states
             if rates is not None:
                 states = [*states, *decide.rate_states(rates.states)]
-                refusal = refusal or _over(rates)
+                refusal = refusal or _over(rates, tokens)
             return Decision(asked.subject, check_id, known.plan, refusal, states, holds)
 
         refusal = await self._refusal(namespace, asked, known)
         rates = decide.rate_limits(known.limits)
         if refusal is not None or (asked.hold_seconds is None and not rates.any):
             return decided(refusal)
-        tokens = int(asked.estimate.tokens or 0)
         whose = (namespace, asked.subject, rates, tokens)
         if not asked.consume or asked.hold_seconds is not None:
             looked_at = await self._limiter.peek(*whose)
@@ -229,7 +229,7 @@ class CheckService:
         refusal = decide.over_usage(known.states, estimate)
         if refusal is not None:
             return refusal
-        if known.has_credits or estimate.credits is not None or asked.feature == CREDITS:
+        if known.has_credits or estimate.credits or asked.feature == CREDITS:
             access = await self._access(namespace, asked.subject, CREDITS)
             return decide.without_credits(access, estimate.credits)
         return None
@@ -326,9 +326,9 @@ class CheckService:
             await self._holds.release(namespace, subject, hold.feature, hold.id)
 
 
-def _over(rates: RateAnswer) -> Refusal | None:
+def _over(rates: RateAnswer, tokens: int) -> Refusal | None:
     tightest = rates.tightest
-    return None if tightest is None else decide.over_rate(tightest)
+    return None if tightest is None else decide.over_rate(tightest, tokens)
 
 
 def _amounts(estimate: Estimate, limits: Limits) -> list[tuple[str, Decimal, Decimal | None]]:

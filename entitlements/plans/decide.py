@@ -65,8 +65,8 @@ def over_usage(states: Sequence[LimitState], estimate: Estimate) -> Refusal | No
 
 
 def fits(limit: Decimal, current: Decimal, wanted: Decimal | None) -> bool:
-    """Whether an amount fits under a limit; when none is known, anything must be left."""
-    if wanted is None:
+    """Whether an amount fits under a limit; when none is known, or 0, anything must be left."""
+    if not wanted:
         return current < limit
     return ROOM.add(current, wanted) <= limit
 
@@ -74,7 +74,7 @@ def fits(limit: Decimal, current: Decimal, wanted: Decimal | None) -> bool:
 def usage_refusal(state: LimitState, wanted: Decimal | None) -> Refusal:
     """A monthly limit that a request would pass."""
     used = f"{format_number(state.current)} of {format_number(state.limit)} are used this month"
-    more = f", {format_number(wanted)} more do not fit" if wanted is not None else ""
+    more = f", {format_number(wanted)} more do not fit" if wanted else ""
     return Refusal(
         Outcome.USAGE,
         state.name,
@@ -104,25 +104,29 @@ def without_access(feature: str, access: Access | None) -> Refusal | None:
 
 
 def without_credits(access: Access | None, wanted: Decimal | None) -> Refusal | None:
-    """Whether credits are missing: for `wanted`, or any when that is not known."""
+    """Whether credits are missing: for `wanted`, or any when that is not known, or 0."""
     figures = access.metered if access else None
     available = figures.available if figures else ZERO
     if (access and access.has_access and figures is None) or (
-        available > 0 if wanted is None else available >= wanted
+        available >= wanted if wanted else available > 0
     ):
         return None
     limit = figures.total_available_grant_amount if figures else ZERO
     current = ROOM.add(figures.usage, figures.held) if figures else ZERO
-    more = "" if wanted is None else f", and {format_number(wanted)} are needed"
+    more = f", and {format_number(wanted)} are needed" if wanted else ""
     detail = f"{CREDITS}: {format_number(available)} are available{more}"
     return Refusal(Outcome.USAGE, CREDITS, detail, limit, current)
 
 
-def over_rate(state: RateState) -> Refusal:
-    """The refusal of a rate."""
+def over_rate(state: RateState, tokens: int) -> Refusal:
+    """The refusal of a rate to a request that is estimated to use so many tokens."""
     unit = "tokens" if state.name.startswith("tokens") else "requests"
     window = SECONDS[state.name]
     detail = f"{state.name}: {state.used} of {state.limit} {unit} in the last {window} s"
+    wanted = max(tokens, 1) if unit == "tokens" else 1
+    if wanted > state.limit:
+        # Waiting does not help; what would is another limit, or a smaller request.
+        detail += f"; {wanted} never fit"
     return Refusal(
         Outcome.RATE,
         state.name,

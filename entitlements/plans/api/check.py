@@ -81,6 +81,9 @@ class CheckEndpoint:
             principal.require("read")
             body = await self._read(receive)
             asked = read_check(body, self._service.options)
+            if asked.hold_seconds is not None:
+                # It takes from a balance, as opening a hold by its own address does.
+                principal.require("ingest")
             decision = await self._service.check(principal.namespace, asked, effect_of(scope))
         except ClientGoneError:
             return

@@ -46,7 +46,10 @@ def check_operation(options: PlanOptions) -> dict[str, Any]:
             "400": _problem("The body is not understood."),
             "401": _problem("No valid API key."),
             "402": _problem("A month's limit, credits or a metered feature is used up."),
-            "403": _problem("The subject is banned, or not entitled to the feature."),
+            "403": _problem(
+                "The subject is banned, or not entitled to the feature; or the API key may not"
+                " set anything aside."
+            ),
             "413": _problem("The body is too large."),
             "429": _problem("A rate is reached; see `Retry-After`.", _RETRY_HEADERS),
             "503": _problem("The server cannot decide now."),
@@ -104,7 +107,7 @@ def _body(options: PlanOptions) -> dict[str, Any]:
             "dryRun": {"type": "boolean", "description": "Only look: use nothing of any rate."},
             "hold": {
                 "description": "Set the estimates aside, so that no other check can use them. It"
-                " needs one, and is not for a dry run.",
+                " needs one, and the scope `ingest`, and is not for a dry run.",
                 "type": ["boolean", "object"],
                 "additionalProperties": False,
                 "properties": {"ttlSeconds": seconds},

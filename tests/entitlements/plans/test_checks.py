@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.api import assert_problem
+from meterline.web.asgi import ErrorBoundary
+from meterline.web.auth import Principal
+from tests.support.api import assert_problem, client_of
 from tests.support.database import opened, sqlite_url
 from tests.support.planning import Planning, planning
 
@@ -96,6 +98,62 @@ async def test_a_rate_is_429_with_all_that_helps(bench: Planning) -> None:
     bench.clock.advance(0.001)
     await bench.check()
     assert (await bench.check(429))["limitType"] == "requestsPerHour"
+
+
+async def test_an_estimate_of_nothing_does_not_pass_what_is_used_up(bench: Planning) -> None:
+    credits = {"interval": "MONTH", "amount": 5}
+    await bench.plan(monthlyTokenLimit=0)
+    await bench.plan("cost", monthlyCostLimitUsd="0.1")
+    await bench.plan("credits", creditAllocation=credits)
+    for plan, name, used in (
+        ("pro", "tokens", "monthlyTokenLimit"),
+        ("cost", "costUsd", "monthlyCostLimitUsd"),
+        ("credits", "credits", "credits"),
+    ):
+        await bench.assign(plan)
+        if plan == "cost":
+            await bench.check(estimate={name: 0})
+            await bench.use(1, "0.1")
+        if plan == "credits":
+            await bench.check(estimate={name: 5}, hold=True)
+        plain = await bench.check(402)
+        said = await bench.check(402, estimate={name: 0})
+        assert plain["limitType"] == said["limitType"] == used
+        assert plain["detail"] == said["detail"]
+
+
+async def test_what_never_fits_says_so(bench: Planning) -> None:
+    await bench.plan(tokensPerMinute=100)
+    await bench.plan("none", requestsPerMinute=0)
+    await bench.assign()
+    refused = await bench.check(429, estimate={"tokens": 101})
+    assert refused["detail"].endswith("0 of 100 tokens in the last 60 s; 101 never fit")
+    await bench.check(estimate={"tokens": 100})
+    assert "never" not in (await bench.check(429, estimate={"tokens": 100}))["detail"]
+    await bench.assign("none")
+    refused = await bench.check(429)
+    assert refused["detail"].endswith("0 of 0 requests in the last 60 s; 1 never fit")
+
+
+class _Reader:
+    """Lets everybody in, to read."""
+
+    async def authenticate(self, authorization: str | None) -> Principal:
+        return Principal("default", frozenset({"read"}))
+
+
+async def test_to_set_something_aside_takes_more_than_reading(bench: Planning) -> None:
+    await bench.plan(creditAllocation={"interval": "MONTH", "amount": 10})
+    await bench.assign()
+    authenticator: Any = _Reader()
+    endpoint = bench.kit.hot_route(authenticator).endpoint
+    body = {"subject": "ann", "estimate": {"credits": 9}}
+    async with client_of(ErrorBoundary(endpoint)) as http:
+        assert (await http.post("/api/v1/check", json=body)).status_code == 200
+        for hold in (True, {"ttlSeconds": 60}):
+            response = await http.post("/api/v1/check", json={**body, "hold": hold})
+            assert "'ingest'" in str(assert_problem(response, 403)["detail"])
+    assert await bench.holding.standing("ann", "credits") == ("0", "0")
 
 
 async def test_a_dry_run_uses_nothing(bench: Planning) -> None:
