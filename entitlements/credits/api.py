@@ -124,19 +124,18 @@ def reservations_router(
         place = await service.ensure(principal.namespace, body.account_id)
         said = {} if body.description is None else {_DESCRIPTION: body.description}
         ttl = body.ttl_seconds
-        hold = await holds.request(
-            HoldRequest(
-                place,
-                body.amount,
-                reservation_id,
-                options.reservation_ttl_seconds if ttl is None else ttl,
-                body.on_excess,
-                body.metadata,
-                face=Face.RESERVATION,
-                model=body.model,
-                details=json.dumps(said, separators=(",", ":")),
-            )
+        asked = HoldRequest(
+            place,
+            body.amount,
+            reservation_id,
+            options.reservation_ttl_seconds if ttl is None else ttl,
+            body.on_excess,
+            body.metadata,
+            face=Face.RESERVATION,
+            model=body.model,
+            details=json.dumps(said, separators=(",", ":")),
         )
+        hold = await service.still_there(place, lambda: holds.request(asked))
         return _reservation(accepted(hold), 201)
 
     @api.get("/reservations", responses=ok(views.ReservationPage))

@@ -1,10 +1,11 @@
 """Credits of subjects: granted, counted, told."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import TypeVar
 
 import structlog
 
@@ -40,6 +41,8 @@ from meterline.kernel.instants import from_micros, to_micros
 from meterline.kernel.periods import parse_interval
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 REASON = "reason"
 """Name in a grant's metadata: why it was given."""
@@ -122,6 +125,15 @@ class CreditService:
         self._remember(namespace, subject)
         return place
 
+    async def still_there(self, place: Place, use: Callable[[], Awaitable[T]]) -> T:
+        """Use a balance that was ensured; made anew and once more, if it was deleted since."""
+        try:
+            return await use()
+        except NotFoundError:
+            self._ensured.discard((place.namespace, place.subject))
+            await self.ensure(place.namespace, place.subject)
+            return await use()
+
     def _remember(self, namespace: str, subject: str) -> None:
         if len(self._ensured) >= _MOST_ENSURED:
             self._ensured.clear()
@@ -147,12 +159,7 @@ class CreditService:
         place = check_place(Place(namespace, subject, CREDITS))
         if (namespace, subject) not in self._ensured:
             await self._make(place)
-        try:
-            issued = await self._issue(place, wanted, grant_id)
-        except NotFoundError:
-            # It was there a while ago, and has been deleted since.
-            self._ensured.discard((namespace, subject))
-            issued = await self._issue(await self.ensure(namespace, subject), wanted, grant_id)
+        issued = await self.still_there(place, lambda: self._issue(place, wanted, grant_id))
         balance = await self._told(place)
         self._remember(namespace, subject)
         return issued, balance
@@ -190,22 +197,19 @@ class CreditService:
             if grant_id is not None:
                 known = await grant_store.find(conn, place.namespace, grant_id)
                 if known is not None:
-                    return known
+                    return _the_same(known, wanted)
             count, last = await grant_store.last_created(conn, entitlement.id)
             if count >= means.limits.max_grants:
                 most = means.limits.max_grants
                 raise ValidationError(f"an entitlement has at most {most} grants")
             now, clock = means.now(), means.clock()
-            metadata = dict(wanted.metadata or {})
-            if wanted.reason is not None:
-                metadata[REASON] = wanted.reason
             spec = GrantSpec(
                 wanted.amount,
                 priority=wanted.priority,
                 expires_at=wanted.expires_at,
                 # Credits are kept when a month ends.
                 max_rollover=wanted.amount,
-                metadata=metadata,
+                metadata=_metadata(wanted),
             )
             issued = make_grant(
                 spec,
@@ -309,6 +313,30 @@ class CreditService:
         run = burn(planned, values, record_from=begin)
         grants: Sequence[Grant] = allowance.grants
         return movements(grants, run.segments, allowance.terms.measure_from, now)
+
+
+def _metadata(wanted: CreditGrant) -> dict[str, str]:
+    said = dict(wanted.metadata or {})
+    return said if wanted.reason is None else {**said, REASON: wanted.reason}
+
+
+def _the_same(known: IssuedGrant, wanted: CreditGrant) -> IssuedGrant:
+    """The grant that has the id, when it is what is asked for; else the conflict."""
+    grant, before, now = known.grant, dict(known.metadata), _metadata(wanted)
+    pairs = (
+        ("amount", grant.amount, wanted.amount),
+        ("priority", grant.priority, wanted.priority),
+        ("expiresAt", grant.expires_at, wanted.expires_at),
+        ("reason", before.pop(REASON, None), now.pop(REASON, None)),
+        ("metadata", before, now),
+    )
+    for field, first, again in pairs:
+        if first != again:
+            raise ConflictError(
+                f"this Idempotency-Key was used for a grant with another {field}: use a new key",
+                extensions={"field": field, "grantId": grant.id},
+            )
+    return known
 
 
 def _numbered(

@@ -129,7 +129,7 @@ class TransactionService:
             raise banned
         # Without provisional tokens, too: what cannot be charged at its end must not begin.
         tokens = wanted.provisional or Tokens()
-        amount = await self._rates.credits(namespace, wanted.model, tokens)
+        amount = await self._rates.credits(namespace, wanted.model, tokens, "provisionalTokens")
         place = await self._credit.ensure(namespace, wanted.subject)
         details: dict[str, Any] = {}
         if wanted.feature is not None:
@@ -148,7 +148,8 @@ class TransactionService:
             details=_text(details),
         )
         try:
-            return Transaction(await self._holds.request(asked))
+            hold = await self._credit.still_there(place, lambda: self._holds.request(asked))
+            return Transaction(hold)
         except ConflictError:
             # Somebody was quicker with the id, perhaps at another rate.
             known = await self._known(namespace, wanted)
@@ -182,7 +183,7 @@ class TransactionService:
         amount = None
         if finalized is not None:
             model = hold.opening.model or ""
-            amount = await self._rates.credits(namespace, model, finalized)
+            amount = await self._rates.credits(namespace, model, finalized, "finalizedTokens")
         place = hold.opening.place
         try:
             if finalized is None and not success:
@@ -219,12 +220,16 @@ class TransactionService:
         return [Transaction(one) for one in await self._holds.list(namespace, wanted, limit)]
 
     async def left(self, transaction: Transaction) -> Decimal:
-        """What was available just after its last change."""
+        """What was available just after its last change; what is now, after it has expired."""
         hold = transaction.hold
-        if hold.available is not None:
+        # That its hold was given back may not be written yet.
+        if hold.available is not None and hold.state is not State.EXPIRED:
             return hold.available
         place = hold.opening.place
-        return (await self._credit.balance(place.namespace, place.subject)).available
+        try:
+            return (await self._credit.balance(place.namespace, place.subject)).available
+        except NotFoundError:
+            return ZERO
 
 
 def _the_same(hold: Hold, wanted: Start) -> Transaction:

@@ -128,6 +128,13 @@ class Aligner:
         allocation = member.plan.spec.credits if member.plan else None
         return await self._align_credits(conn, member, allocation, now, used)
 
+    async def end_all(
+        self, conn: AsyncConnection, namespace: str, subject: str, now: datetime
+    ) -> None:
+        """End all entitlements of a subject, also those that were made by hand, and its credits."""
+        for one in await entitlement_store.of_subject(conn, namespace, subject):
+            await self._end(conn, one, now)
+
     async def grant_credits(
         self,
         conn: AsyncConnection,

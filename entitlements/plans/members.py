@@ -188,10 +188,14 @@ class MemberService:
         await self._aligner.grant_credits(conn, member, amount, metadata, self._means.now())
 
     async def erase(self, namespace: str, subject: str) -> None:
-        """Forget all that plans know of a subject, and end what its plan entitled it to."""
+        """Forget all that plans know of a subject, and end what it is entitled to, by whomever.
+
+        Otherwise the credits that it has spent would come back with its usage erased.
+        """
         async with self._means.database.transaction() as conn:
-            now = self._means.now()
-            await self._aligner.align(conn, Member(namespace, subject, None), now, None)
+            # Locked, so that nobody makes anew meanwhile what is ended here.
+            await store.find(conn, namespace, subject, lock=True)
+            await self._aligner.end_all(conn, namespace, subject, self._means.now())
             await store.erase(conn, namespace, subject)
             await self._limiter.erase(conn, namespace, subject)
             await payment_store.erase(conn, namespace, subject)

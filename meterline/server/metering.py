@@ -55,12 +55,13 @@ class Metering:
     def routers(self, stores: Stores, clock: Clock, purge: Purge) -> list[APIRouter]:
         """Endpoints of meters, their queries, stored events and subjects.
 
-        `purge` is for what else is known of a subject, once its usage is erased.
+        `purge` is for what else is known of a subject. It comes before its usage is erased: what
+        that has spent must not come back for a moment.
         """
 
         async def purge_all(namespace: str, subject: str) -> None:
-            await self.erasure.purge(namespace, subject)
             await purge(namespace, subject)
+            await self.erasure.purge(namespace, subject)
 
         events = EventService(self.meters, self.registry, stores.store.queries)
         return [
