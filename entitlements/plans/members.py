@@ -31,6 +31,7 @@ from meterline.kernel.text import is_text
 log = structlog.get_logger(__name__)
 
 _TRY_AGAIN = timedelta(hours=1)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,7 +274,11 @@ class MemberService:
         wanted: Assignment,
         before: Plan | None,
     ) -> None:
+        # Later than the last one, so that the order of ids is the one in which things happened.
+        last = await store.last_noted(conn, member.namespace, member.subject)
         at = self._means.now()
+        if last is not None:
+            at = max(at, last + _MILLISECOND)
         data = dict(wanted.data)
         if kind in (Happening.ASSIGNED, Happening.REMOVED) and before is not None:
             data["before"] = before.key

@@ -186,6 +186,14 @@ async def note(conn: AsyncConnection, namespace: str, subject: str, entry: Histo
     )
 
 
+async def last_noted(conn: AsyncConnection, namespace: str, subject: str) -> datetime | None:
+    """When the last thing happened to a subject that was written down."""
+    of = history.c
+    query = sa.select(of.at).where(of.namespace == namespace, of.subject == subject)
+    found: datetime | None = await conn.scalar(query.order_by(of.id.desc()).limit(1))
+    return found
+
+
 async def history_of(
     conn: AsyncConnection, namespace: str, subject: str, before: str | None, limit: int
 ) -> list[HistoryEntry]:

@@ -98,8 +98,28 @@ async def test_a_plan_is_given_and_taken_away(bench: Planning) -> None:
     await bench.call("DELETE", "/subjects/ann/plan", status=204)
     await bench.call("DELETE", "/subjects/ann/plan", status=404)
     await bench.call("GET", "/subjects/ann/plan", status=404)
-    kinds = [one["type"] for one in await bench.call("GET", "/subjects/ann/plan/history")]
-    assert sorted(set(kinds)) == ["plan.assigned", "plan.overridden", "plan.removed"]
+    history = await bench.call("GET", "/subjects/ann/plan/history")
+    first = ["plan.assigned", "plan.overridden"]
+    assert [one["type"] for one in reversed(history)] == [*first, *first[1:] * 2, "plan.removed"]
+
+
+async def test_history_is_in_the_order_in_which_things_happened(bench: Planning) -> None:
+    """Though all of it happens at one instant of the clock."""
+    await bench.plan("pro")
+    await bench.plan("free")
+    expected = []
+    for number in range(5):
+        await bench.assign("pro", overrides={"requestsPerDay": number})
+        await bench.assign("free", overrides={})
+        expected += ["plan.assigned", "plan.overridden"] * 2
+    await bench.call("POST", "/subjects/ann/ban")
+    found: list[str] = []
+    path = "/subjects/ann/plan/history?limit=3"
+    while path:
+        response = await bench.send("GET", path)
+        found += [one["type"] for one in response.json()]
+        path = response.links["next"]["url"] if response.links else ""
+    assert found == ["user.banned", *reversed(expected)]
 
 
 async def test_a_changed_plan_changes_what_its_subjects_may_do(bench: Planning) -> None:
@@ -174,18 +194,26 @@ async def test_a_ban_refuses_all_checks_until_it_is_lifted(bench: Planning) -> N
     await bench.call("POST", "/subjects/ann/unban")
     await bench.check()
     found = await bench.call("GET", "/subjects/ann/plan/history")
-    assert sorted(one["type"] for one in found) == ["user.banned", "user.banned", "user.unbanned"]
+    assert [one["type"] for one in found] == ["user.unbanned", "user.banned", "user.banned"]
 
 
 async def test_an_erased_subject_leaves_nothing(bench: Planning) -> None:
-    await bench.plan("pro", requestsPerMinute=1, monthlyTokenLimit=1)
+    credits = {"interval": "MONTH", "amount": 10}
+    await bench.plan("pro", requestsPerMinute=1, monthlyTokenLimit=1, creditAllocation=credits)
     await bench.assign("pro", "a/b c")
+    await bench.call("POST", "/features", {"key": "search"}, 201)
+    by_hand = {"type": "boolean", "featureKey": "search"}
+    await bench.call("POST", "/subjects/a%2Fb%20c/entitlements", by_hand, 201)
     await bench.check(subject="a/b c")
     await bench.call("POST", "/subjects/a%2Fb%20c/ban")
     await bench.kit.erase("default", "a/b c")
     await bench.check(subject="a/b c")
     assert await bench.call("GET", "/subjects/a%2Fb%20c/plan/history") == []
     assert await bench.call("GET", "/subjects/a%2Fb%20c/entitlements") == []
+    assert await bench.call("GET", "/grants") == []
+    await bench.check(402, subject="a/b c", estimate={"credits": 1})
+    await bench.assign("pro", "a/b c")
+    assert await bench.credits("a%2Fb%20c") == 10
 
 
 async def test_summaries_add_up_what_was_used(bench: Planning) -> None:
