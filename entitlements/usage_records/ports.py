@@ -12,8 +12,8 @@ from entitlements.usage_records.model import Listed, RecordFilter
 class Transactions(Protocol):
     """Transactions of customers."""
 
-    async def exists(self, namespace: str, transaction_id: str) -> bool:
-        """Whether there is such a transaction, whatever became of it."""
+    async def is_of(self, namespace: str, transaction_id: str, subject: str) -> bool | None:
+        """Whether a transaction is of a subject, whatever became of it; None when there is none."""
         ...
 
 

@@ -67,17 +67,20 @@ class UsageService:
 
         `where` is the place of a spec's field in what the caller sent.
         """
-        known: dict[str, bool] = {}
+        known: dict[tuple[str, str], bool | None] = {}
         for index, spec in enumerate(specs):
             if spec.context is not UsageContext.CUSTOMER:
                 continue
             field, name = where.format("transactionId", index=index), spec.transaction_id
             if name is None:
                 raise fault(field, "is needed when the context is customer")
-            if name not in known:
-                known[name] = await self._means.transactions.exists(namespace, name)
-            if not known[name]:
+            whose = name, spec.subject
+            if whose not in known:
+                known[whose] = await self._means.transactions.is_of(namespace, *whose)
+            if known[whose] is None:
                 raise fault(field, "there is no such transaction")
+            if not known[whose]:
+                raise fault(field, "is a transaction of another account")
         return await self.record_all(namespace, specs)
 
     async def record(self, namespace: str, spec: RecordSpec) -> UsageRecord:

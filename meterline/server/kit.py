@@ -30,7 +30,13 @@ from meterline.server.kit_credits import (
     running_credits,
 )
 from meterline.server.kit_plans import HeldBy, ParmotRecords, PlanParts, running_plans
-from meterline.server.kit_usage import AggregatedUsage, UsageKit, UsageParts, running_usage
+from meterline.server.kit_usage import (
+    AggregatedUsage,
+    HeldTransactions,
+    UsageKit,
+    UsageParts,
+    running_usage,
+)
 from meterline.server.metering import Metering
 from meterline.server.sections import Section
 from meterline.server.settings import Settings
@@ -125,7 +131,7 @@ def _usage_parts(
         reader=metering.usage,
         writer=writer,
         builtins=built_ins,
-        transactions=credit.transactions,
+        transactions=HeldTransactions(credit.holds),
         clock=parts.clock,
         limits=_usage_limits(parts.settings),
     )

@@ -15,6 +15,8 @@ from aggregator.query import QueryInput, TimeRange
 from aggregator.service import MeterService
 from entitlements.builtin import USAGE_SOURCE, USAGE_TYPE, BuiltIns
 from entitlements.events import EventWriter
+from entitlements.holds.model import Face
+from entitlements.holds.service import HoldService
 from entitlements.usage import UsageReader
 from entitlements.usage_records.api import price_routes, routes
 from entitlements.usage_records.model import Listed, Position, RecordFilter, UsageRecord
@@ -27,6 +29,7 @@ from entitlements.usage_records.stores import names as names_store
 from entitlements.usage_records.summary import SummaryService
 from meterline.db.engine import Database
 from meterline.kernel.clock import Clock
+from meterline.kernel.errors import NotFoundError
 from meterline.kernel.instants import format_instant, parse_instant
 
 
@@ -68,12 +71,19 @@ class UsageParts:
     limits: UsageLimits
 
 
-class NoTransactions:
-    """`Transactions` where there are none."""
+class HeldTransactions:
+    """`Transactions` over the service of holds: transactions and reservations are holds."""
 
-    async def exists(self, namespace: str, transaction_id: str) -> bool:
-        """See `Transactions.exists`."""
-        return False
+    def __init__(self, holds: HoldService) -> None:
+        self._holds = holds
+
+    async def is_of(self, namespace: str, transaction_id: str, subject: str) -> bool | None:
+        """See `Transactions.is_of`."""
+        try:
+            opening = (await self._holds.get(namespace, transaction_id)).opening
+        except NotFoundError:
+            return None
+        return None if opening.face is Face.HOLD else opening.place.subject == subject
 
 
 @asynccontextmanager

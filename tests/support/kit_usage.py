@@ -27,7 +27,7 @@ from tests.support.entitlements import OneNamespace, exact
 
 
 class EveryTransaction:
-    async def exists(self, namespace: str, transaction_id: str) -> bool:
+    async def is_of(self, namespace: str, transaction_id: str, subject: str) -> bool | None:
         return True
 
 

@@ -136,8 +136,11 @@ class Store:
 
 
 class OneTransaction:
-    async def exists(self, namespace: str, transaction_id: str) -> bool:
-        return (namespace, transaction_id) == ("default", "tx-1")
+    """Of the account `acme`."""
+
+    async def is_of(self, namespace: str, transaction_id: str, subject: str) -> bool | None:
+        known = (namespace, transaction_id) == ("default", "tx-1")
+        return subject == "acme" if known else None
 
 
 @dataclass

@@ -88,9 +88,21 @@ async def test_a_customers_usage_needs_a_transaction_and_an_account(kit: Kit) ->
     assert await kit.refused("/usage", body) == ("transactionId", "there is no such transaction")
     assert kit.store.events == []
     body["transactionId"] = "tx-1"
+    theirs = {**body, "externalId": "another"}
+    found = await kit.refused("/usage", theirs)
+    assert found == ("transactionId", "is a transaction of another account")
+    found = await kit.refused("/usage/batch", {"items": [body, theirs]})
+    assert found[0] == "items[1].transactionId"
+    assert kit.store.events == []
     assert (await kit.call("POST", "/usage", body, 201))["accountId"] == "acme"
     body["accountId"] = "other"
     assert (await kit.refused("/usage", body))[0] == "externalId"
+
+
+async def test_a_record_is_one_request(kit: Kit) -> None:
+    assert (await kit.record())["usage"] == {"inputTokens": 1_000, "requests": 1}
+    told = kit.told[0]
+    assert told.requests == 1
 
 
 async def test_a_systems_usage_needs_neither(kit: Kit) -> None:
@@ -189,6 +201,8 @@ class TestOnce:
         ({"time": "yesterday"}, "body.time"),
         ({"inputTokensX": 1}, "body.inputTokensX"),
         ({"metadata": {"a": 1}}, "body.metadata.a"),
+        ({"modelId": " \t"}, "body.modelId"),
+        ({"modelId": 1.5}, "body.modelId"),
     ],
 )
 async def test_what_is_wrong_is_refused_with_its_place(
