@@ -55,13 +55,20 @@ def wait_before_retry(
     """
     if retries >= policy.max_retries:
         return None
-    if status is not None and (status not in RETRIED or (status == 429 and request.decides)):
+    if status is not None and not _may_work(status, retry_after is not None, request):
         return None
     delay = min(policy.max_seconds, policy.base_seconds * 2.0**retries) * (0.5 + jitter / 2)
     asked = _seconds(retry_after)
     if asked is not None and asked > policy.max_seconds:
         return None
     return max(delay, asked or 0.0)
+
+
+def _may_work(status: int, later: bool, request: Request) -> bool:
+    """Whether the same request may succeed. A 409 that says when: a try of it is under way."""
+    if status == 429 and request.decides:
+        return False
+    return status in RETRIED or (status == 409 and later)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -24,7 +24,10 @@ from meterline_sdk import (
     ValidationError,
 )
 from meterline_sdk._request import Request, wait_before_retry
+from tests.sdk.loopback import Asked, Reply, loopback
+from tests.support.server import MeterlineServer
 
+KEPT = ("content-type", "idempotency-key")
 QUICK = RetryPolicy(max_retries=2, base_seconds=0.0, max_seconds=0.0)
 Answer = Callable[[httpx2.Request], httpx2.Response]
 
@@ -107,6 +110,75 @@ def test_a_retry_is_the_same_request_with_the_same_key() -> None:
     assert seen[0].headers["authorization"] == "Bearer secret"
 
 
+def _losing(lost: int, body: Any) -> Callable[[Asked], Reply]:
+    """Loses the first answers."""
+    tries = 0
+
+    def answer(_: Asked) -> Reply:
+        nonlocal tries
+        tries += 1
+        return Reply(200, body, lost=tries <= lost)
+
+    return answer
+
+
+def test_a_check_that_holds_is_one_check_however_often_it_is_tried() -> None:
+    answer = _losing(2, {"allowed": True})
+    with loopback(answer) as server, Meterline(server.url, retries=QUICK) as meterline:
+        assert meterline.require("kim", tokens=400, hold_seconds=900).allowed
+        (key,) = {one.headers["idempotency-key"] for one in server.asked}
+        assert len(server.asked) == 3
+        meterline.check("kim", tokens=400, hold_seconds=900)
+        assert server.asked[-1].headers["idempotency-key"] != key
+        meterline.check("kim", idempotency_key="mine")
+        assert server.asked[-1].headers["idempotency-key"] == "mine"
+        meterline.check("kim")
+        assert "idempotency-key" not in server.asked[-1].headers
+
+
+def test_a_lost_answer_holds_once(server: MeterlineServer) -> None:
+    lost: list[bool] = []
+
+    def answer(asked: Asked) -> Reply:
+        found = httpx2.post(
+            server.url + asked.path,
+            content=asked.content,
+            headers={name: asked.headers[name] for name in KEPT if name in asked.headers},
+        )
+        lost.append(len(lost) < 1)
+        return Reply(found.status_code, found.json(), lost=lost[-1])
+
+    with (
+        Meterline(server.url) as direct,
+        loopback(answer) as between,
+        Meterline(between.url, retries=QUICK) as meterline,
+    ):
+        direct.plans.create("sdk-once", monthly_token_limit=1000)
+        direct.plans.assign("sdk-once-kim", "sdk-once")
+        meterline.require("sdk-once-kim", tokens=400, hold_seconds=900)
+        assert len(between.asked) == 2
+        direct.require("sdk-once-kim", tokens=400, hold_seconds=900)
+        lost.clear()
+        usage = {"prompt_tokens": 10, "completion_tokens": 1, "total_tokens": 11}
+        meterline.usage.track("sdk-once-bot", usage=usage, model_id="gpt-4o")
+        assert len(between.asked) == 4
+        assert direct.usage.summary(account_id="sdk-once-bot", wait=True).total_requests == 1
+
+
+def test_a_try_that_is_under_way_is_waited_for_and_no_refusal() -> None:
+    def answer(asked: Asked) -> Reply:
+        under_way = len(server.asked) % 2 == 1 or asked.body.get("subject") == "late"
+        later = {"retry-after": "0"}
+        return Reply(409, {"status": 409}, later) if under_way else Reply(200, {"allowed": True})
+
+    with loopback(answer) as server, Meterline(server.url, retries=QUICK) as meterline:
+        assert meterline.require("kim", tokens=1, hold_seconds=9).allowed
+        with pytest.raises(ConnectionFailedError):
+            meterline.require("late", tokens=1, hold_seconds=9)
+        with Meterline(server.url, retries=QUICK, on_outage="allow") as open_one:
+            assert open_one.check("late", tokens=1, hold_seconds=9).degraded
+
+
 def test_it_gives_up_after_the_last_retry() -> None:
     tries = 0
 
@@ -128,6 +200,8 @@ def test_waits_grow_and_heed_what_the_server_asks_for() -> None:
     assert wait_before_retry(policy, request, 0, 503, "3", 0.0) == 3.0
     assert wait_before_retry(policy, request, 0, 503, "60", 0.0) is None
     assert wait_before_retry(policy, request, 0, 404, None, 0.0) is None
+    assert wait_before_retry(policy, request, 0, 409, None, 0.0) is None
+    assert wait_before_retry(policy, request, 0, 409, "1", 1.0) == 1.0
     decides = Request("POST", "/api/v1/check", decides=True)
     assert wait_before_retry(policy, decides, 0, 429, "1", 0.0) is None
 

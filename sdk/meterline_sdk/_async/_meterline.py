@@ -28,7 +28,8 @@ from meterline_sdk._async.resources.usage import AsyncPrices, AsyncUsage
 from meterline_sdk._background import buffer_to, records_to
 from meterline_sdk._events import event
 from meterline_sdk._json import body
-from meterline_sdk._request import Request, RetryPolicy, idempotency_key, segment
+from meterline_sdk._request import Request, RetryPolicy, segment
+from meterline_sdk._request import idempotency_key as new_key
 from meterline_sdk.buffer import EventBuffer, close_all
 from meterline_sdk.errors import (
     ConnectionFailedError,
@@ -135,13 +136,15 @@ class AsyncMeterline:
         credits: Decimal | int | None = None,
         hold_seconds: int | None = None,
         dry_run: bool = False,
+        idempotency_key: str | None = None,
     ) -> Decision:
         """May the subject do this now? All its limits hold at once; a refusal is an answer.
 
         `tokens`, `cost_usd` and `credits` are what it will use, as well as you know. With
         `hold_seconds` they are set aside for so long, where a limit or a balance is to hold;
         recording the call with the decision's `check_id` gives them back (credits: confirm or
-        release the hold). A `dry_run` takes no request of the rates.
+        release the hold). A `dry_run` takes no request of the rates. A check that sets something
+        aside does it once, however often it is tried; with an `idempotency_key` any check does.
         """
         try:
             return await self.require(
@@ -153,6 +156,7 @@ class AsyncMeterline:
                 credits=credits,
                 hold_seconds=hold_seconds,
                 dry_run=dry_run,
+                idempotency_key=idempotency_key,
             )
         except (UsageLimitError, RateLimitError) as error:
             return _refused(error)
@@ -176,6 +180,7 @@ class AsyncMeterline:
         credits: Decimal | int | None = None,
         hold_seconds: int | None = None,
         dry_run: bool = False,
+        idempotency_key: str | None = None,
     ) -> Decision:
         """As `check`, but a refusal raises.
 
@@ -191,7 +196,11 @@ class AsyncMeterline:
             hold=None if hold_seconds is None else {"ttlSeconds": hold_seconds},
             dry_run=dry_run or None,
         )
-        request = Request("POST", "/api/v1/check", {}, _json.dumps(asked), JSON, decides=True)
+        # A key makes the server remember the answer, which costs more than a check that holds
+        # nothing; twice it would only take one more request of the rates.
+        key = idempotency_key or (None if hold_seconds is None else new_key())
+        headers = JSON if key is None else {**JSON, "idempotency-key": key}
+        request = Request("POST", "/api/v1/check", {}, _json.dumps(asked), headers, decides=True)
         try:
             return _json.read(Decision, await self.transport.send(request))
         except (ConnectionFailedError, ServerError):
@@ -254,7 +263,7 @@ class AsyncMeterline:
             tags=tags,
             conversation_id=conversation_id,
             check_id=check_id,
-            id=id or idempotency_key(),
+            id=id or new_key(),
         )
         return self.records.put({"path": "/api/v1/track", "body": record})
 

@@ -85,6 +85,9 @@ class Transport:
                     return answer.content, answer.headers
                 status, retry_after = answer.status_code, answer.headers.get("retry-after")
                 failure = api_error(status, _problem(answer.content), dict(answer.headers))
+                if status == 409 and retry_after is not None:
+                    # An earlier try of this request is under way: it is not refused, but late.
+                    failure = ConnectionFailedError(str(failure))
             wait = wait_before_retry(
                 self.retries, request, tries, status, retry_after, random.random()
             )

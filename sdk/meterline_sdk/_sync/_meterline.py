@@ -13,7 +13,8 @@ from meterline_sdk import _json
 from meterline_sdk._background import buffer_to, records_to
 from meterline_sdk._events import event
 from meterline_sdk._json import body
-from meterline_sdk._request import Request, RetryPolicy, idempotency_key, segment
+from meterline_sdk._request import Request, RetryPolicy, segment
+from meterline_sdk._request import idempotency_key as new_key
 from meterline_sdk._sync._client import Transport, without_waiting
 from meterline_sdk._sync._resource import JSON, every
 from meterline_sdk._sync.resources.credits import (
@@ -134,13 +135,15 @@ class Meterline:
         credits: Decimal | int | None = None,
         hold_seconds: int | None = None,
         dry_run: bool = False,
+        idempotency_key: str | None = None,
     ) -> Decision:
         """May the subject do this now? All its limits hold at once; a refusal is an answer.
 
         `tokens`, `cost_usd` and `credits` are what it will use, as well as you know. With
         `hold_seconds` they are set aside for so long, where a limit or a balance is to hold;
         recording the call with the decision's `check_id` gives them back (credits: confirm or
-        release the hold). A `dry_run` takes no request of the rates.
+        release the hold). A `dry_run` takes no request of the rates. A check that sets something
+        aside does it once, however often it is tried; with an `idempotency_key` any check does.
         """
         try:
             return self.require(
@@ -152,6 +155,7 @@ class Meterline:
                 credits=credits,
                 hold_seconds=hold_seconds,
                 dry_run=dry_run,
+                idempotency_key=idempotency_key,
             )
         except (UsageLimitError, RateLimitError) as error:
             return _refused(error)
@@ -175,6 +179,7 @@ class Meterline:
         credits: Decimal | int | None = None,
         hold_seconds: int | None = None,
         dry_run: bool = False,
+        idempotency_key: str | None = None,
     ) -> Decision:
         """As `check`, but a refusal raises.
 
@@ -190,7 +195,11 @@ class Meterline:
             hold=None if hold_seconds is None else {"ttlSeconds": hold_seconds},
             dry_run=dry_run or None,
         )
-        request = Request("POST", "/api/v1/check", {}, _json.dumps(asked), JSON, decides=True)
+        # A key makes the server remember the answer, which costs more than a check that holds
+        # nothing; twice it would only take one more request of the rates.
+        key = idempotency_key or (None if hold_seconds is None else new_key())
+        headers = JSON if key is None else {**JSON, "idempotency-key": key}
+        request = Request("POST", "/api/v1/check", {}, _json.dumps(asked), headers, decides=True)
         try:
             return _json.read(Decision, self.transport.send(request))
         except (ConnectionFailedError, ServerError):
@@ -253,7 +262,7 @@ class Meterline:
             tags=tags,
             conversation_id=conversation_id,
             check_id=check_id,
-            id=id or idempotency_key(),
+            id=id or new_key(),
         )
         return self.records.put({"path": "/api/v1/track", "body": record})
 

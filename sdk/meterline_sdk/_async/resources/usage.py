@@ -90,12 +90,13 @@ class AsyncUsage(AsyncResource):
         subject: str | None = None,
         time: datetime | None = None,
         id: str | None = None,
+        idempotency_key: str | None = None,
         **terms: Any,
     ) -> UsageRecord:
         """Record a call by its provider's answer (`response`), or by its counts (`usage`).
 
         A streamed answer is its last event with usage, or all of its events. It counts once for
-        its `id`, or else for the answer's.
+        its `id`, or else for the answer's, or else for its `idempotency_key`.
         """
         asked = body(
             key=key,
@@ -112,7 +113,7 @@ class AsyncUsage(AsyncResource):
             id=id,
             **terms,
         )
-        return _json.read(UsageRecord, await self._send("POST", "/api/v1/track", asked))
+        return await self._make(UsageRecord, "/api/v1/track", asked, key=idempotency_key)
 
     async def track_summary(self, by: str = "key", **filters: Any) -> TrackedSummary:
         """Tracked calls `by` key, tag or conversation; filters as of `summary`."""

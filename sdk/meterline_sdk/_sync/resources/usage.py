@@ -91,12 +91,13 @@ class Usage(Resource):
         subject: str | None = None,
         time: datetime | None = None,
         id: str | None = None,
+        idempotency_key: str | None = None,
         **terms: Any,
     ) -> UsageRecord:
         """Record a call by its provider's answer (`response`), or by its counts (`usage`).
 
         A streamed answer is its last event with usage, or all of its events. It counts once for
-        its `id`, or else for the answer's.
+        its `id`, or else for the answer's, or else for its `idempotency_key`.
         """
         asked = body(
             key=key,
@@ -113,7 +114,7 @@ class Usage(Resource):
             id=id,
             **terms,
         )
-        return _json.read(UsageRecord, self._send("POST", "/api/v1/track", asked))
+        return self._make(UsageRecord, "/api/v1/track", asked, key=idempotency_key)
 
     def track_summary(self, by: str = "key", **filters: Any) -> TrackedSummary:
         """Tracked calls `by` key, tag or conversation; filters as of `summary`."""
