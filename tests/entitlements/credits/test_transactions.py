@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -60,6 +61,17 @@ async def test_nobody_goes_on_with_what_has_ended(
     await _told_again(api, message)
 
 
+async def test_the_balance_after_an_expiry_is_that_of_now(api: HeldHttp) -> None:
+    await api.call("POST", CREDITS, {"amount": 100}, 201)
+    await api.call("POST", "/usage-transactions", {**START, "transactionId": "t"}, 201)
+    api.on.clock.advance(901)
+    await _told_again(api, "expired: use a new id", balance=100)
+    await api.kit.holds.expire()
+    await _told_again(api, "expired: use a new id", balance=100)
+    await api.call("DELETE", "/subjects/ann/entitlements/credits", None, 204)
+    await _told_again(api, "expired: use a new id", balance=0)
+
+
 async def test_what_was_refused_stays_so(api: HeldHttp) -> None:
     await api.call("POST", "/usage-transactions", {**START, "transactionId": "t"}, 201)
     await api.call("POST", CREDITS, {"amount": 100}, 201)
@@ -101,7 +113,9 @@ async def test_a_repeated_request_is_the_same_whatever_became_of_the_rate(
     assert await api.call("POST", "/usage-transactions/t/complete", closing) == done
 
 
-async def test_one_of_two_that_start_at_once_wins_at_whatever_rate(api: HeldHttp) -> None:
+async def test_one_of_two_that_start_at_once_wins_at_whatever_rate(
+    api: HeldHttp, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Both find that the id is free, and the rate changes before the other one asks for it."""
     await api.call("POST", CREDITS, {"amount": 100}, 201)
     await api.call("POST", "/credit-rates", MINE, 201)
@@ -109,14 +123,14 @@ async def test_one_of_two_that_start_at_once_wins_at_whatever_rate(api: HeldHttp
     service, quicker = api.kit.transactions, Start("ann", "mine", Tokens(4000, 1000), id="t")
     credits = api.kit.rates.credits
 
-    async def slow(namespace: str, model: str, tokens: Tokens) -> Decimal:
-        found = await credits(namespace, model, tokens)
-        api.kit.rates.credits = credits  # type: ignore[method-assign]
+    async def slow(*asked: Any) -> Decimal:
+        found = await credits(*asked)
+        monkeypatch.setattr(api.kit.rates, "credits", credits)
         await _change_rate(api)
         await service.start(NAMESPACE, quicker)
         return found
 
-    api.kit.rates.credits = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(api.kit.rates, "credits", slow)
     started = await api.call("POST", "/usage-transactions", body, 201)
     assert (started["continue"], started["creditsUsed"]) == (True, 39)
 
