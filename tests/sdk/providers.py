@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -54,6 +54,8 @@ class Stub:
         """Providers answer when it is set."""
         self.gate.set()
         self.refusal: tuple[int, dict[str, Any]] | None = None
+        self.change: Callable[[dict[str, Any]], dict[str, Any]] = lambda answer: answer
+        """What else becomes of a whole answer of a provider."""
         self.url = ""
 
 
@@ -229,6 +231,9 @@ def handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
                 stub.gate.wait(30)
                 self._provide(path, body)
 
+        def _whole(self, answer: dict[str, Any]) -> None:
+            self._json(stub.change(answer))
+
         def _fails(self) -> bool:
             stub.failures -= 1
             return stub.failures >= 0
@@ -236,24 +241,35 @@ def handler(stub: Stub) -> type[BaseHTTPRequestHandler]:
         def _provide(self, path: str, body: dict[str, Any]) -> None:
             stream = body.get("stream")
             if path == "/v1/chat/completions":
-                self._events(chat_chunks(body)) if stream else self._json(chat(body))
+                self._events(chat_chunks(body)) if stream else self._whole(chat(body))
             elif path == "/v1/responses":
-                self._typed(response_events(body)) if stream else self._json(response(body))
+                self._typed(response_events(body)) if stream else self._whole(response(body))
             elif path == "/v1/embeddings":
                 usage = {"prompt_tokens": 8, "total_tokens": 8}
                 data = [{"object": "embedding", "index": 0, "embedding": [0.5]}]
-                self._json({"object": "list", "model": body["model"], "data": data, "usage": usage})
+                self._whole(
+                    {"object": "list", "model": body["model"], "data": data, "usage": usage}
+                )
             elif path == "/v1/messages":
                 whole = message(body, ANTHROPIC_USAGE, "".join(WORDS))
-                self._typed(message_events(body)) if stream else self._json(whole)
+                self._typed(message_events(body)) if stream else self._whole(whole)
             elif path == "/v2/chat":
                 text = {"role": "assistant", "content": [{"type": "text", "text": "Hello"}]}
                 whole = {
                     "id": "c1", "finish_reason": "COMPLETE", "message": text, "usage": COHERE_USAGE,
                 }  # fmt: skip
-                self._typed(cohere_events()) if stream else self._json(whole)
+                self._typed(cohere_events()) if stream else self._whole(whole)
+            elif path == "/v2/embed":
+                meta = {"billed_units": {"input_tokens": 4}}
+                self._whole({"id": "e1", "embeddings": {"float": [[0.5]]}, "meta": meta})
+            elif path == "/v2/rerank":
+                meta = {"billed_units": {"search_units": 1}}
+                results = [{"index": 0, "relevance_score": 0.5}]
+                self._whole({"id": "r1", "results": results, "meta": meta})
+            elif path.endswith(":batchEmbedContents"):
+                self._whole({"embeddings": [{"values": [0.5]}]})
             elif path.endswith(":generateContent"):
-                self._json(generated("".join(WORDS), GOOGLE_USAGE, "STOP"))
+                self._whole(generated("".join(WORDS), GOOGLE_USAGE, "STOP"))
             elif path.endswith(":streamGenerateContent"):
                 self._events(generated_chunks())
             else:

@@ -146,6 +146,23 @@ def test_a_dropped_stream_is_accounted_for_and_marked(
     assert used["total_tokens"] == 8
 
 
+def test_tools_and_images_are_part_of_an_estimate(
+    stub: Stub, meterline: Meterline, openai: Any
+) -> None:
+    image = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+    tool = {"type": "function", "function": {"name": "look_up", "description": "x" * 4_000}}
+    openai.chat.completions.create(
+        model="gpt-4o",
+        messages=[{"role": "user", "content": [image]}],
+        tools=[tool],
+        stream=True,
+        user_id="alice",
+    ).close()
+    record = recorded(stub, meterline)
+    assert record["estimated"] is True
+    assert 2_000 <= record["response"]["usage"]["prompt_tokens"] <= 2_010
+
+
 def test_the_streaming_helper_of_chat(stub: Stub, meterline: Meterline, openai: Any) -> None:
     with openai.chat.completions.stream(model="gpt-4o", messages=ASKED, user_id="alice") as stream:
         kinds = {event.type for event in stream}

@@ -13,7 +13,8 @@ All of them take your own `client`, or the options of the provider's, and on top
 from typing import Any
 
 from meterline_sdk._async._meterline import AsyncMeterline
-from meterline_sdk._async.tracked import AsyncTracked, AsyncTracker
+from meterline_sdk._async.tracked import AsyncTracked
+from meterline_sdk._async.tracking import AsyncTracker
 from meterline_sdk.providers import anthropic, cohere, google, openai
 
 _OURS = ("check", "reserve", "hold_seconds", "output_tokens")

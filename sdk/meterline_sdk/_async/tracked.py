@@ -8,107 +8,21 @@ for it.
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from meterline_sdk._async._meterline import AsyncMeterline
+from meterline_sdk._async.streams import (
+    AsyncTrackedManager,
+    AsyncTrackedStream,
+    tracked_raw,
+    tracked_result,
+)
+from meterline_sdk._async.tracking import AsyncTracker, Call
 from meterline_sdk._request import idempotency_key
-from meterline_sdk.models import Decision
-from meterline_sdk.providers.bounds import bound_of
-from meterline_sdk.providers.shape import Body, Kwargs, Method, Methods, Seen
+from meterline_sdk.providers.shape import Method, Methods
+from meterline_sdk.providers.sizes import Kwargs
 
 _COPIES = ("with_options", "copy")
-_ESTIMATES = ("tokens", "cost_usd", "credits")
-
-
-@dataclass(slots=True)
-class Call:
-    """One call of a provider on behalf of a subject; `allowed` is what the check answered."""
-
-    id: str
-    subject: str
-    track: Mapping[str, Any]
-    kwargs: Kwargs
-    injected: bool
-    method: Method
-    allowed: Decision | None = None
-
-
-class AsyncTracker:
-    """Asks Meterline before calls, and tells it afterwards. See `AsyncTrackedOpenAI`."""
-
-    def __init__(
-        self,
-        meterline: AsyncMeterline,
-        provider: str,
-        *,
-        check: bool = True,
-        reserve: bool = False,
-        hold_seconds: int = 900,
-        output_tokens: int = 4_096,
-    ) -> None:
-        if reserve and not check:
-            raise ValueError("reserve needs check: the check is what sets something aside")
-        self._meterline = meterline
-        self._provider = provider
-        self._check = check
-        self._reserve = reserve
-        self._hold_seconds = hold_seconds
-        self._output_tokens = output_tokens
-
-    async def before(self, call: Call) -> None:
-        """Raises `UsageLimitError`, `RateLimitError`, `BannedError` when it must not be made."""
-        if not self._check:
-            return
-        estimate = dict(call.track.get("estimate") or {})
-        unknown = set(estimate).difference(_ESTIMATES)
-        if unknown:
-            raise TypeError(f"an estimate has {', '.join(_ESTIMATES)}, not {', '.join(unknown)}")
-        if self._reserve:
-            estimate = await self._most(call, estimate)
-        call.allowed = await self._meterline.require(
-            call.subject,
-            model=call.kwargs.get("model"),
-            hold_seconds=self._hold_seconds if self._reserve else None,
-            **estimate,
-        )
-
-    async def _most(self, call: Call, estimate: dict[str, Any]) -> dict[str, Any]:
-        """What to set aside: the caller's estimate, or the most that the call can use."""
-        if "credits" in estimate:
-            raise ValueError("credits are reserved and charged by capture_usage, not by reserve")
-        bound = bound_of(call.kwargs, self._output_tokens if call.method.answers else 0)
-        model = call.kwargs.get("model")
-        if "cost_usd" not in estimate and isinstance(model, str):
-            cost = await self._meterline.estimate_cost(
-                model,
-                provider=self._provider,
-                input_tokens=bound.input,
-                output_tokens=bound.output,
-            )
-            if cost is not None:
-                estimate["cost_usd"] = cost
-        return {"tokens": bound.tokens, **estimate}
-
-    def unused(self, call: Call) -> None:
-        """The call failed: give back what was set aside; returns at once."""
-        if call.allowed is not None and call.allowed.holds:
-            self._meterline.give_back(call.subject, call.allowed.holds)
-
-    def after(self, call: Call, body: Body, *, estimated: bool) -> None:
-        """Record what was used; returns at once."""
-        self._meterline.record_response(
-            call.subject,
-            body,
-            provider=self._provider,
-            model_id=_asked_model(call, body),
-            estimated=estimated,
-            id=call.id,
-            tags=call.track.get("tags"),
-            conversation_id=call.track.get("conversation_id"),
-            check_id=None if call.allowed is None else call.allowed.check_id,
-        )
 
 
 class AsyncTracked:
@@ -129,9 +43,16 @@ class AsyncTracked:
         self._raw = raw
 
     def __getattr__(self, name: str) -> Any:
+        if name == "_inner":
+            raise AttributeError(name)  # a copy has no members yet
         value = getattr(self._inner, name)
         path = self._path + name
         method = self._methods.get(path)
+        if method is not None and method.parses and not self._raw:
+            # The raw response says what was used, also if its content cannot be read.
+            raw = getattr(getattr(self._inner, "with_raw_response", None), name, None)
+            if raw is not None:
+                return _parsing(_wrapped(raw, method, self._tracker, True))
         if method is not None:
             return _wrapped(value, method, self._tracker, self._raw)
         if name == "with_raw_response":
@@ -161,13 +82,6 @@ class AsyncTracked:
         await self._inner.__aexit__(kind, error, traceback)
 
 
-def _asked_model(call: Call, body: Body) -> str | None:
-    """The model that was asked for, where the answer does not say which one it was."""
-    asked = call.kwargs.get("model")
-    said = call.method.names_model or "modelVersion" in body
-    return None if said or not isinstance(asked, str) else asked
-
-
 def _wrapped(value: Any, method: Method, tracker: AsyncTracker, raw: bool) -> Callable[..., Any]:
     def call_of(kwargs: Kwargs, user_id: str, track: Mapping[str, Any] | None) -> Call:
         prepared, injected = method.prepare(kwargs)
@@ -180,20 +94,18 @@ def _wrapped(value: Any, method: Method, tracker: AsyncTracker, raw: bool) -> Ca
         await tracker.before(call)
         try:
             result = await value(*args, **call.kwargs)
-        except BaseException:
-            tracker.unused(call)
+        except BaseException as error:
+            tracker.failed(call, error)
             raise
         if raw:
-            return AsyncTrackedRaw(result, method, tracker, call)
-        return _result(result, method, tracker, call)
+            return await tracked_raw(result, tracker, call)
+        return tracked_result(result, tracker, call)
 
     def streamed(
         *args: Any, user_id: str, track: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Any:
         call = call_of(kwargs, user_id, track)
-        stream = AsyncTrackedStream(
-            None, method, tracker, call, lambda: value(*args, **call.kwargs)
-        )
+        stream = AsyncTrackedStream(None, tracker, call, lambda: value(*args, **call.kwargs))
         # Only without async: stream.open()
         return stream  # noqa: RET504
 
@@ -201,192 +113,16 @@ def _wrapped(value: Any, method: Method, tracker: AsyncTracker, raw: bool) -> Ca
         *args: Any, user_id: str, track: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> Any:
         call = call_of(kwargs, user_id, track)
-        return AsyncTrackedManager(value(*args, **call.kwargs), method, tracker, call)
+        return AsyncTrackedManager(value(*args, **call.kwargs), tracker, call, raw)
 
-    if method.kind == "manager":
+    if method.kind == "manager" or (raw and method.kind == "stream"):
         return managed
     return streamed if method.kind == "stream" else called
 
 
-def _result(result: Any, method: Method, tracker: AsyncTracker, call: Call) -> Any:
-    """A result whose use is recorded now, or a stream that will say it."""
-    if call.kwargs.get("stream"):
-        return AsyncTrackedStream(result, method, tracker, call)
-    body = method.body(result, call.kwargs)
-    if body is None:
-        tracker.unused(call)
-    else:
-        tracker.after(call, body, estimated=False)
-    return result
+def _parsing(raw: Callable[..., Any]) -> Callable[..., Any]:
+    async def parsed(*args: Any, **kwargs: Any) -> Any:
+        content = (await raw(*args, **kwargs)).parse()
+        return (await content) if inspect.isawaitable(content) else content
 
-
-class AsyncTrackedStream:
-    """A provider's stream. What was used is recorded at its end, or when it is dropped.
-
-    With `begin` the call is still to be made: at the first step, or when it is awaited.
-    """
-
-    def __init__(
-        self,
-        inner: Any,
-        method: Method,
-        tracker: AsyncTracker,
-        call: Call,
-        begin: Callable[[], Any] | None = None,
-    ) -> None:
-        self._inner = inner
-        self._iterator: Any = None
-        self._method = method
-        self._tracker = tracker
-        self._call = call
-        self._begin = begin
-        self._seen = Seen()
-        self._ended = False
-
-    async def open(self) -> Self:
-        """Make the call, if it is still to be made."""
-        begin, self._begin = self._begin, None
-        if begin is not None:
-            self._ended = True  # nothing is used if this fails
-            await self._tracker.before(self._call)
-            try:
-                inner = begin()
-                self._inner = (await inner) if inspect.isawaitable(inner) else inner
-            except BaseException:
-                self._tracker.unused(self._call)
-                raise
-            self._ended = False
-        return self
-
-    def __await__(self) -> Any:
-        return self.open().__await__()
-
-    def __getattr__(self, name: str) -> Any:
-        value = getattr(self._inner, name)
-        if name.startswith("get_final_") and callable(value):
-            return self._final(value)
-        return value
-
-    def _final(self, value: Any) -> Callable[..., Any]:
-        async def run(*args: Any, **kwargs: Any) -> Any:
-            result = await value(*args, **kwargs)
-            body = self._method.body(result, self._call.kwargs)
-            if body is not None:
-                self._seen.body, self._seen.final = body, True
-            return result
-
-        return run
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Any:
-        await self.open()
-        if self._iterator is None:
-            self._iterator = aiter(self._inner)
-        while True:
-            try:
-                chunk = await anext(self._iterator)
-            except StopAsyncIteration:
-                self._end()
-                raise
-            except BaseException:
-                self._end()
-                raise
-            self._method.watch(self._seen, chunk)
-            if not (self._call.injected and self._method.hidden(chunk)):
-                return chunk
-
-    def _end(self) -> None:
-        if self._ended or self._begin is not None:
-            return
-        self._ended = True
-        if not self._seen.final:
-            self._method.gather(self._seen, self._inner)
-        body = self._seen.body
-        if not self._seen.final:
-            body = self._method.guess(self._seen, self._call.kwargs)
-        self._tracker.after(self._call, body, estimated=not self._seen.final)
-
-    async def close(self) -> None:
-        """Close the stream, and record what was used of it."""
-        close = getattr(self._inner, "close", None) or getattr(self._inner, "aclose", None)
-        try:
-            if close is not None:
-                await close()
-        finally:
-            self._end()
-
-    async def __aenter__(self) -> Self:
-        enter = getattr(self._inner, "__aenter__", None)
-        if enter is not None:
-            await enter()
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            leave = getattr(self._inner, "__aexit__", None)
-            if leave is not None:
-                await leave(kind, error, traceback)
-        finally:
-            self._end()
-
-    def __del__(self) -> None:
-        if "_ended" in self.__dict__:
-            self._end()
-
-
-class AsyncTrackedManager:
-    """A provider's helper that reads a stream inside a `with` block."""
-
-    def __init__(self, inner: Any, method: Method, tracker: AsyncTracker, call: Call) -> None:
-        self._inner = inner
-        self._method = method
-        self._tracker = tracker
-        self._call = call
-        self._stream: AsyncTrackedStream | None = None
-
-    async def __aenter__(self) -> AsyncTrackedStream:
-        await self._tracker.before(self._call)
-        try:
-            stream = await self._inner.__aenter__()
-        except BaseException:
-            self._tracker.unused(self._call)
-            raise
-        self._stream = AsyncTrackedStream(stream, self._method, self._tracker, self._call)
-        return self._stream
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        try:
-            await self._inner.__aexit__(kind, error, traceback)
-        finally:
-            if self._stream is not None:
-                self._stream._end()
-
-
-class AsyncTrackedRaw:
-    """A provider's raw response; its content is recorded like that of an ordinary one."""
-
-    def __init__(self, inner: Any, method: Method, tracker: AsyncTracker, call: Call) -> None:
-        self._inner = inner
-        self._stream: AsyncTrackedStream | None = None
-        parsed = _result(inner.parse(), method, tracker, call)
-        if isinstance(parsed, AsyncTrackedStream):
-            self._stream = parsed
-
-    def parse(self, *args: Any, **kwargs: Any) -> Any:
-        """The content."""
-        return self._inner.parse(*args, **kwargs) if self._stream is None else self._stream
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._inner, name)
+    return parsed

@@ -14,7 +14,8 @@ All of them take your own `client`, or the options of the provider's, and on top
 from typing import Any
 
 from meterline_sdk._sync._meterline import Meterline
-from meterline_sdk._sync.tracked import Tracked, Tracker
+from meterline_sdk._sync.tracked import Tracked
+from meterline_sdk._sync.tracking import Tracker
 from meterline_sdk.providers import anthropic, cohere, google, openai
 
 _OURS = ("check", "reserve", "hold_seconds", "output_tokens")

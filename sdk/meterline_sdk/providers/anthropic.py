@@ -1,19 +1,18 @@
 """Anthropic: messages."""
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from meterline_sdk.providers.shape import (
     Body,
-    Kwargs,
     Method,
     Methods,
     Seen,
-    characters,
     picked,
     plain,
-    tokens_of,
 )
+from meterline_sdk.providers.sizes import Kwargs, tokens_of, tokens_sent, written
 
 _MESSAGE = ("id", "type", "model", "usage")
 
@@ -42,27 +41,27 @@ def _gather(seen: Seen, stream: Any) -> None:
     with suppress(AssertionError, AttributeError):
         message = stream.current_message_snapshot
         seen.body.update(picked(message, *_MESSAGE))
-        seen.text = sum(len(getattr(block, "text", None) or "") for block in message.content)
+        seen.text = written(message)
         seen.final = message.stop_reason is not None
 
 
 def _guess(seen: Seen, kwargs: Kwargs) -> Body:
-    asked = characters(kwargs.get("messages")) + characters(kwargs.get("system"))
     # The beginning of the stream has told the input already.
-    used = {"input_tokens": tokens_of(asked), **seen.body.get("usage", {})}
+    used = {"input_tokens": tokens_sent(kwargs), **seen.body.get("usage", {})}
     used["output_tokens"] = max(used.get("output_tokens") or 0, tokens_of(seen.text))
     model = {"model": kwargs.get("model"), "type": "message"}
     return {**model, **seen.body, "usage": used}
 
 
 _MESSAGES = Method("call", _body, _watch, _guess)
+_PARSED = replace(_MESSAGES, parses=True)
 _STREAM = Method("manager", _body, _watch, _guess, gather=_gather)
 
 METHODS: Methods = {
     "messages.create": _MESSAGES,
-    "messages.parse": _MESSAGES,
+    "messages.parse": _PARSED,
     "messages.stream": _STREAM,
     "beta.messages.create": _MESSAGES,
-    "beta.messages.parse": _MESSAGES,
+    "beta.messages.parse": _PARSED,
     "beta.messages.stream": _STREAM,
 }

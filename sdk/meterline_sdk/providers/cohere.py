@@ -4,15 +4,17 @@ from typing import Any
 
 from meterline_sdk.providers.shape import (
     Body,
-    Kwargs,
     Method,
     Methods,
     Seen,
-    characters,
     picked,
     plain,
-    tokens_of,
 )
+from meterline_sdk.providers.sizes import Kwargs, characters, tokens_of, tokens_sent
+
+_DELTAS = ("content-delta", "tool-plan-delta", "tool-call-start", "tool-call-delta")
+_EMBEDDINGS: Body = {"embeddings": {}}
+"""That there are some, and not what they are: it tells embeddings from a text."""
 
 
 def _chat_body(result: Any, kwargs: Kwargs) -> Body | None:
@@ -20,18 +22,22 @@ def _chat_body(result: Any, kwargs: Kwargs) -> Body | None:
     return found if "usage" in found else None
 
 
-def _meta_body(result: Any, kwargs: Kwargs) -> Body | None:
+def _rerank_body(result: Any, kwargs: Kwargs) -> Body | None:
     found = picked(result, "id", "meta")
     return found if "meta" in found else None
+
+
+def _embed_body(result: Any, kwargs: Kwargs) -> Body | None:
+    found = _rerank_body(result, kwargs)
+    return None if found is None else {**_EMBEDDINGS, **found}
 
 
 def _watch(seen: Seen, event: Any) -> None:
     kind = getattr(event, "type", None)
     if kind == "message-start" and getattr(event, "id", None):
         seen.body["id"] = event.id
-    elif kind == "content-delta":
-        content = getattr(getattr(event.delta, "message", None), "content", None)
-        seen.text += len(getattr(content, "text", None) or "")
+    elif kind in _DELTAS:
+        seen.text += characters(plain(event.delta))
     elif kind == "message-end" and getattr(event.delta, "usage", None) is not None:
         seen.body["usage"] = plain(event.delta.usage)
         seen.final = True
@@ -39,19 +45,31 @@ def _watch(seen: Seen, event: Any) -> None:
 
 def _guess(seen: Seen, kwargs: Kwargs) -> Body:
     used = {
-        "input_tokens": tokens_of(characters(kwargs.get("messages"))),
+        "input_tokens": tokens_sent(kwargs),
         "output_tokens": tokens_of(seen.text),
     }
     return {**seen.body, "usage": {"billed_units": used, "tokens": used}}
 
 
+def _guess_embed(seen: Seen, kwargs: Kwargs) -> Body:
+    used = {"input_tokens": tokens_sent(kwargs)}
+    return {**_EMBEDDINGS, "meta": {"billed_units": used}}
+
+
+def _guess_rerank(seen: Seen, kwargs: Kwargs) -> Body:
+    # A search is one query with up to a hundred documents.
+    count = -(-len(kwargs.get("documents") or ()) // 100)
+    return {"meta": {"billed_units": {"search_units": max(count, 1)}}}
+
+
 _CHAT = Method("call", _chat_body, _watch, _guess, names_model=False)
 _STREAM = Method("stream", _chat_body, _watch, _guess, names_model=False)
-_META = Method("call", _meta_body, _watch, _guess, answers=False, names_model=False)
+_EMBED = Method("call", _embed_body, _watch, _guess_embed, answers=False, names_model=False)
+_RERANK = Method("call", _rerank_body, _watch, _guess_rerank, answers=False, names_model=False)
 
 METHODS: Methods = {
     "chat": _CHAT,
     "chat_stream": _STREAM,
-    "embed": _META,
-    "rerank": _META,
+    "embed": _EMBED,
+    "rerank": _RERANK,
 }

@@ -4,14 +4,13 @@ from typing import Any
 
 from meterline_sdk.providers.shape import (
     Body,
-    Kwargs,
     Method,
     Methods,
     Seen,
-    characters,
+    member,
     plain,
-    tokens_of,
 )
+from meterline_sdk.providers.sizes import Kwargs, characters, tokens_of, tokens_sent
 
 
 def _members(result: Any) -> Body:
@@ -40,11 +39,12 @@ def _watch(seen: Seen, chunk: Any) -> None:
             seen.final = "usageMetadata" in seen.body
         for part in getattr(getattr(candidate, "content", None), "parts", None) or ():
             seen.text += len(getattr(part, "text", None) or "")
+            seen.text += characters(getattr(getattr(part, "function_call", None), "args", None))
 
 
 def _guess(seen: Seen, kwargs: Kwargs) -> Body:
     said = seen.body.get("usageMetadata", {})
-    asked = said.get("promptTokenCount") or tokens_of(characters(kwargs.get("contents")))
+    asked = said.get("promptTokenCount") or tokens_sent(kwargs)
     given = max(said.get("candidatesTokenCount") or 0, tokens_of(seen.text))
     used = {
         **said,
@@ -55,11 +55,29 @@ def _guess(seen: Seen, kwargs: Kwargs) -> Body:
     return {**seen.body, "usageMetadata": used}
 
 
-_GENERATE = Method("call", _body, _watch, _guess, names_model=False)
+def _one_request(kwargs: Kwargs) -> tuple[Kwargs, bool]:
+    """The client calls functions within one call, and says only what its last request used."""
+    config = kwargs.get("config")
+    calling = member(config, "automatic_function_calling", "automaticFunctionCalling")
+    most = member(calling, "maximum_remote_calls", "maximumRemoteCalls")
+    if not member(calling, "disable") and (most is None or most > 1):
+        tools = member(config, "tools") or ()
+        # A session of the Model Context Protocol has `call_tool`.
+        if any(callable(tool) or hasattr(tool, "call_tool") for tool in tools):
+            raise ValueError(
+                "with automatic function calling only the last of several requests says what it "
+                "used: give config automatic_function_calling={'disable': True}, and call the "
+                "functions yourself"
+            )
+    return kwargs, False
+
+
+_GENERATE = Method("call", _body, _watch, _guess, _one_request, names_model=False)
+_STREAM = Method("stream", _body, _watch, _guess, _one_request, names_model=False)
 
 METHODS: Methods = {
     "models.generate_content": _GENERATE,
-    "models.generate_content_stream": Method("stream", _body, _watch, _guess, names_model=False),
+    "models.generate_content_stream": _STREAM,
     "models.embed_content": Method("call", _body, _watch, _guess, answers=False, names_model=False),
 }
 """The asynchronous client has the same under `aio`."""

@@ -1,22 +1,21 @@
 """OpenAI: chat completions, responses, embeddings."""
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from meterline_sdk.providers.shape import (
     Body,
-    Kwargs,
     Method,
     Methods,
     Seen,
-    characters,
     picked,
     plain,
-    tokens_of,
 )
+from meterline_sdk.providers.sizes import Kwargs, tokens_of, tokens_sent, written
 
 _CHAT = ("id", "object", "model", "service_tier", "usage")
-_RESPONSE = ("id", "object", "model", "service_tier", "usage")
+_RESPONSE = ("id", "object", "model", "service_tier", "usage", "tool_usage")
 
 
 def _chat_body(result: Any, kwargs: Kwargs) -> Body | None:
@@ -45,7 +44,7 @@ def _watch_chat(seen: Seen, chunk: Any) -> None:
     if not hasattr(chunk, "choices"):
         return
     seen.body.update(picked(chunk, "id", "model", "service_tier"))
-    for choice in chunk.choices:
+    for choice in chunk.choices or ():
         delta = choice.delta
         if delta is None:
             continue
@@ -61,7 +60,7 @@ def _watch_chat(seen: Seen, chunk: Any) -> None:
 
 def _guess_chat(seen: Seen, kwargs: Kwargs) -> Body:
     used = {
-        "prompt_tokens": tokens_of(characters(kwargs.get("messages"))),
+        "prompt_tokens": tokens_sent(kwargs),
         "completion_tokens": tokens_of(seen.text),
     }
     total = {"total_tokens": sum(used.values())}
@@ -75,7 +74,7 @@ def _gather_chat(seen: Seen, stream: Any) -> None:
         snapshot = stream.current_completion_snapshot
         seen.body.update(picked(snapshot, "id", "model", "service_tier", "usage"))
         seen.body["object"] = "chat.completion"
-        seen.text = sum(len(choice.message.content or "") for choice in snapshot.choices)
+        seen.text = written(snapshot)
         seen.final = snapshot.usage is not None
 
 
@@ -102,9 +101,7 @@ def _watch_response(seen: Seen, event: Any) -> None:
 
 def _guess_response(seen: Seen, kwargs: Kwargs) -> Body:
     used = {
-        "input_tokens": tokens_of(
-            characters(kwargs.get("input")) + characters(kwargs.get("instructions"))
-        ),
+        "input_tokens": tokens_sent(kwargs),
         "output_tokens": tokens_of(seen.text),
     }
     total = {"total_tokens": sum(used.values())}
@@ -117,27 +114,33 @@ def _embedding_body(result: Any, kwargs: Kwargs) -> Body | None:
     return found if "usage" in found else None
 
 
+def _guess_embedding(seen: Seen, kwargs: Kwargs) -> Body:
+    count = tokens_sent(kwargs)
+    used = {"prompt_tokens": count, "total_tokens": count}
+    return {"model": kwargs.get("model"), "object": "list", "usage": used}
+
+
 def _nothing(_seen: Seen, _chunk: Any) -> None:
     """Embeddings come at once."""
 
 
 _CALL = Method("call", _chat_body, _watch_chat, _guess_chat, _prepare_chat, _only_usage)
+_PARSED = replace(_CALL, parses=True)
+_HELPER = Method(
+    "manager", _chat_body, _watch_chat, _guess_chat, _ask_for_usage, _only_usage, _gather_chat
+)
 _RESPOND = Method("call", _response_body, _watch_response, _guess_response)
 
 METHODS: Methods = {
     "chat.completions.create": _CALL,
-    "chat.completions.parse": _CALL,
-    "chat.completions.stream": Method(
-        "manager",
-        _chat_body,
-        _watch_chat,
-        _guess_chat,
-        _ask_for_usage,
-        _only_usage,
-        _gather_chat,
-    ),
+    "chat.completions.parse": _PARSED,
+    "chat.completions.stream": _HELPER,
+    "beta.chat.completions.create": _CALL,
+    "beta.chat.completions.parse": _PARSED,
+    "beta.chat.completions.stream": _HELPER,
     "responses.create": _RESPOND,
-    "responses.parse": _RESPOND,
-    "responses.stream": Method("manager", _response_body, _watch_response, _guess_response),
-    "embeddings.create": Method("call", _embedding_body, _nothing, _guess_chat, answers=False),
+    "responses.parse": replace(_RESPOND, parses=True),
+    "responses.stream": replace(_RESPOND, kind="manager"),
+    "beta.responses.create": _RESPOND,
+    "embeddings.create": Method("call", _embedding_body, _nothing, _guess_embedding, answers=False),
 }

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kwargs = dict[str, Any]
+from meterline_sdk.providers.sizes import Kwargs
+
 Body = dict[str, Any]
 
 
@@ -29,17 +30,20 @@ class Method:
 
     kind: Literal["call", "stream", "manager"]
     body: Callable[[Any, Kwargs], Body | None]
-    """The result's body as the server reads it, without any content; None: nothing was used."""
+    """The result's body as the server reads it, without any content; None: it does not say what
+    was used. The result is an object of the provider's package, or its JSON."""
     watch: Callable[[Seen, Any], None]
     """Note what a chunk of a stream says."""
     guess: Callable[[Seen, Kwargs], Body]
-    """The body of a stream that was dropped before the provider said what was used."""
+    """About what was used, where the provider has not said it: by the text that was seen."""
     prepare: Callable[[Kwargs], tuple[Kwargs, bool]] = lambda kwargs: (kwargs, False)
     """Arguments that make the provider say what was used, and whether it was asked to only here."""
     hidden: Callable[[Any], bool] = lambda _: False
     """Whether a chunk is there only because `prepare` asked for it."""
     gather: Callable[[Seen, Any], None] = lambda _seen, _helper: None
     """Note what a helper has gathered, whichever way its caller read it."""
+    parses: bool = False
+    """Whether the answer is read into a type of the caller's, which may fail after it was given."""
     answers: bool = True
     """Whether there are tokens of output."""
     names_model: bool = True
@@ -54,40 +58,25 @@ def picked(value: Any, *names: str) -> Body:
     """Some members of an object of a provider's package, as JSON, without those that are None."""
     found: Body = {}
     for name in names:
-        one = plain(getattr(value, name, None))
+        one = plain(member(value, name))
         if one is not None:
             found[name] = one
     return found
 
 
+def member(value: Any, *names: str) -> Any:
+    """The first member by one of the names that is not None, of an object or of its JSON."""
+    for name in names:
+        one = value.get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+        if one is not None:
+            return one
+    return None
+
+
 def plain(value: Any) -> Any:
     """An object of a provider's package as JSON."""
     if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json", by_alias=True, exclude_none=True)
+        return value.model_dump(mode="json", by_alias=True, exclude_none=True, warnings=False)
     if hasattr(value, "dict") and callable(value.dict):
         return value.dict()
     return value
-
-
-def characters(value: Any) -> int:
-    """How much text there is in a request's messages, however they are nested."""
-    if isinstance(value, str):
-        return len(value)
-    if isinstance(value, Mapping):
-        return sum(
-            characters(one)
-            for name, one in value.items()
-            if name in ("content", "text", "parts", "input", "system", "prompt", "contents")
-        )
-    if isinstance(value, list | tuple):
-        return sum(map(characters, value))
-    for name in ("text", "parts", "content"):
-        inner = getattr(value, name, None)
-        if inner is not None:
-            return characters(inner)
-    return 0
-
-
-def tokens_of(count: int) -> int:
-    """About how many tokens so many characters are: four each, as providers say of English."""
-    return -(-count // 4)
