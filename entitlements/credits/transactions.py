@@ -208,13 +208,6 @@ class TransactionService:
             raise NotFoundError("there is no such transaction")
         return Transaction(hold)
 
-    async def exists(self, namespace: str, transaction_id: str) -> bool:
-        """Whether there is such a transaction, or a reservation of that id."""
-        try:
-            return (await self._holds.get(namespace, transaction_id)).opening.face is not Face.HOLD
-        except NotFoundError:
-            return False
-
     async def list(self, namespace: str, wanted: HoldFilter, limit: int) -> Sequence[Transaction]:
         """Transactions, the newest first."""
         return [Transaction(one) for one in await self._holds.list(namespace, wanted, limit)]

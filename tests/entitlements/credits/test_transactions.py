@@ -135,6 +135,32 @@ async def test_one_of_two_that_start_at_once_wins_at_whatever_rate(
     assert (started["continue"], started["creditsUsed"]) == (True, 39)
 
 
+@pytest.mark.parametrize("success", [True, False])
+async def test_one_of_two_that_complete_at_once_wins_at_whatever_rate(
+    api: HeldHttp, monkeypatch: pytest.MonkeyPatch, success: bool
+) -> None:
+    """Both find that it is open, and the rate changes before the other one closes it."""
+    await api.call("POST", CREDITS, {"amount": 100}, 201)
+    await api.call("POST", "/credit-rates", MINE, 201)
+    body = {**START, "model": "mine", "transactionId": "t"}
+    await api.call("POST", "/usage-transactions", body, 201)
+    credits = api.kit.rates.credits
+
+    async def slow(*asked: Any) -> Decimal:
+        found = await credits(*asked)
+        monkeypatch.setattr(api.kit.rates, "credits", credits)
+        await _change_rate(api)
+        final = Tokens(1000)
+        await api.kit.transactions.complete(NAMESPACE, "t", success=success, finalized=final)
+        return found
+
+    monkeypatch.setattr(api.kit.rates, "credits", slow)
+    closing = {"success": True, "finalizedTokens": {"inputTokens": 1000}}
+    status = 200 if success else 409
+    told = await api.call("POST", "/usage-transactions/t/complete", closing, status)
+    assert told["creditsUsed"] == 9 if success else told["extensions"]["field"] == "success"
+
+
 async def test_a_start_is_the_same_after_a_restart_with_another_time_to_live(api: HeldHttp) -> None:
     await api.call("POST", CREDITS, {"amount": 100}, 201)
     wanted = Start("ann", "priced", Tokens(4000, 1000), id="t")
