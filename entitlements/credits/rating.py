@@ -6,9 +6,11 @@ from decimal import Decimal
 from entitlements.credits import store
 from entitlements.credits.ports import Prices
 from entitlements.credits.rates import CreditOptions, Rate, Tokens, credits_at, credits_for
+from entitlements.holds.shape import TOO_MUCH
 from entitlements.services.means import Means
 from entitlements.specs import fault
 from meterline.kernel.errors import NotFoundError
+from meterline.kernel.quantity import format_number
 
 
 class RateService:
@@ -19,8 +21,20 @@ class RateService:
         self._prices = prices
         self._options = options
 
-    async def credits(self, namespace: str, model: str, tokens: Tokens) -> Decimal:
-        """What tokens of a model cost; `ValidationError` when nothing says so."""
+    async def credits(
+        self, namespace: str, model: str, tokens: Tokens, where: str = "tokens"
+    ) -> Decimal:
+        """What tokens of a model cost.
+
+        `ValidationError` when nothing says so, or when they (`where` in the body) cost more than
+        a meter can count.
+        """
+        cost = await self._credits(namespace, model, tokens)
+        if cost >= TOO_MUCH:
+            raise fault(where, f"would cost {format_number(cost)} credits: no meter counts so many")
+        return cost
+
+    async def _credits(self, namespace: str, model: str, tokens: Tokens) -> Decimal:
         async with self._means.database.read() as conn:
             rate = await store.find_rate(conn, namespace, model)
         if rate is not None:

@@ -13,7 +13,15 @@ from meterline.kernel.errors import ValidationError
 from meterline.kernel.instants import to_micros
 from meterline.kernel.jsonpath import find, parse_path
 from meterline.kernel.meters import Aggregation, Meter
-from meterline.kernel.quantity import dimension_text, format_number, parse_value
+from meterline.kernel.quantity import (
+    INTEGER_DIGITS,
+    dimension_text,
+    format_number,
+    parse_value,
+)
+
+TOO_MUCH = Decimal(10) ** INTEGER_DIGITS
+"""From here on no meter counts an amount."""
 
 _ONE = Decimal(1)
 _MAX_INDEX = 100
@@ -37,6 +45,8 @@ def check_amount(shape: Shape, amount: Decimal) -> None:
     if shape.meter.aggregation is Aggregation.COUNT and amount != _ONE:
         reason = f"must be 1: the meter {shape.meter.slug} counts events, and a hold becomes one"
         raise fault("amount", reason)
+    if amount >= TOO_MUCH:
+        raise fault("amount", f"must have at most {INTEGER_DIGITS} digits before the point")
 
 
 def check_confirmed(shape: Shape, amount: Decimal) -> None:
