@@ -1,21 +1,26 @@
 """Request bodies whose numbers keep every digit."""
 
 import json
+import re
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
+import msgspec
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import BeforeValidator, StrictStr, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from entitlements.specs import fault
 from meterline.kernel.errors import ValidationError
 from meterline.kernel.quantity import FRACTION_DIGITS, INTEGER_DIGITS, ValueFault, parse_value
 
 _MAX_INTEGER_TEXT = 64
 _TOO_MUCH = 10**INTEGER_DIGITS
 _MAX_DEPTH = 64
+_NAMED = re.compile("(?:unknown|required) field `(.*)`$", re.DOTALL)
+T = TypeVar("T")
 
 
 class _Number(str):
@@ -80,6 +85,26 @@ def with_decimals(value: Any, depth: int = 0) -> Any:
     if isinstance(value, list):
         return [with_decimals(item, depth + 1) for item in value]
     return value
+
+
+def read_body_as(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """What a body says that msgspec reads; `ValidationError` tells what is wrong, and where."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise _invalid(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise fault("body", str(error)) from None
+    except RecursionError:
+        raise fault("body", "has too many levels") from None
+
+
+def _invalid(error: msgspec.ValidationError) -> ValidationError:
+    """Of `Expected `str`, got `int` - at `$.metadata[...]``: the path, and what is wrong there."""
+    text, _, path = str(error).partition(" - at `$")
+    steps = [path.rstrip("`").lstrip(".")]
+    steps += _NAMED.findall(text)
+    return fault(".".join(filter(None, steps)) or "body", text[:1].lower() + text[1:])
 
 
 def _refuse(text: str) -> NoReturn:

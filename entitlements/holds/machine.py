@@ -103,12 +103,16 @@ def refusal(hold: Hold) -> UsageLimitError:
         f" available: {format_number(ROOM.subtract(limit, current))}",
         extensions={
             "limitType": hold.opening.place.feature_key,
-            "limit": format_number(limit),
-            "current": format_number(current),
-            "requested": format_number(hold.amount),
+            "limit": _plain(limit),
+            "current": _plain(current),
+            "requested": _plain(hold.amount),
             "holdId": hold.id,
         },
     )
+
+
+def _plain(amount: Decimal) -> Decimal:
+    return Decimal(format_number(amount))
 
 
 def _expiry(opening: Opening, now: int) -> int | None:

@@ -10,8 +10,8 @@ import msgspec
 
 from entitlements.balance.exact import ROOM, ZERO
 
-ID_PATTERN = "^[!-~]+$"
-"""Of the id of a hold that its caller names: visible ASCII."""
+ID_PATTERN = "^[!-.0-~]+$"
+"""Of the id of a hold that its caller names: visible ASCII without a slash, for paths."""
 
 
 class State(StrEnum):

@@ -27,6 +27,7 @@ from meterline.kernel.grouping import Grouping
 from meterline.kernel.ids import is_ulid, new_ulid
 from meterline.kernel.instants import to_micros
 from meterline.kernel.meters import is_storable
+from meterline.kernel.quantity import format_number
 
 _MOST_NOTED = 500
 _ID = re.compile(ID_PATTERN)
@@ -117,6 +118,8 @@ class HoldService:
         tell what the balance is.
         """
         check_place(asked.place)
+        if asked.id is not None and not self._may_be_id(asked.id):
+            await self._check_old_id(asked, asked.id)
         opening = self._opening(asked)
         await self.shapes.check(opening, opening.amount, self.now)
         item = Open(opening, asked.allowance, keep_failure=asked.id is not None)
@@ -268,16 +271,24 @@ class HoldService:
         await self._grouping.close()
         await self.sender.close()
 
-    def _opening(self, asked: HoldRequest) -> Opening:
-        hold_id = asked.id
-        if hold_id is None:
-            hold_id = new_ulid(self._means.clock())
-        elif len(hold_id) > self.limits.max_id_length or not _ID.fullmatch(hold_id):
+    def _may_be_id(self, hold_id: str) -> bool:
+        return len(hold_id) <= self.limits.max_id_length and _ID.fullmatch(hold_id) is not None
+
+    async def _check_old_id(self, asked: HoldRequest, hold_id: str) -> None:
+        """Refuse an id that none may have, unless a hold got it when it might."""
+        try:
+            await self.get(asked.place.namespace, hold_id)
+        except NotFoundError:
+            where = "transactionId" if asked.face is Face.TRANSACTION else "id"
             most = self.limits.max_id_length
-            raise fault("id", f"must have 1 to {most} visible ASCII characters")
+            reason = f"must have 1 to {most} visible ASCII characters, and no slash"
+            raise fault(where, reason) from None
+
+    def _opening(self, asked: HoldRequest) -> Opening:
+        hold_id = new_ulid(self._means.clock()) if asked.id is None else asked.id
         ttl = self._default_ttl if asked.ttl_seconds is None else asked.ttl_seconds
         if ttl > self._max_ttl:
-            most_seconds = f"{self.limits.max_ttl_seconds:g}"
+            most_seconds = format_number(self._max_ttl)
             raise fault("ttlSeconds", f"must be at most {most_seconds}; 0 never expires")
         return Opening(
             hold_id,
@@ -331,7 +342,9 @@ def _hold(outcome: Outcome) -> Hold:
 def _with_success(*, success: bool) -> sa.ColumnElement[bool]:
     """Whether a closing says so; without one it was a success, unless all was given back."""
     of, said = holds.c, '%"success":true%'
-    good = sa.and_(of.state == State.CONFIRMED.value, of.closing.like(said))
+    # One that was confirmed as a hold says nothing of it.
+    succeeded = sa.or_(of.closing.is_(None), of.closing.like(said))
+    good = sa.and_(of.state == State.CONFIRMED.value, succeeded)
     return good if success else sa.not_(good)
 
 

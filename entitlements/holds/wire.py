@@ -2,18 +2,17 @@
 
 import json
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from entitlements.api.exact import Amount, JsonText, PositiveAmount
+from entitlements.api.exact import Amount, JsonText, PositiveAmount, read_body_as
 from entitlements.api.views import Number, Time
 from entitlements.api.wire import Metadata, Text
 from entitlements.holds.model import ID_PATTERN, Hold, OnExcess, State
 from entitlements.specs import fault
-from meterline.kernel.errors import FieldError, ValidationError
 from meterline.kernel.instants import format_micros
 from meterline.kernel.meters import (
     MAX_METADATA,
@@ -26,6 +25,7 @@ from meterline.web.json import encode
 
 MAX_MODEL_LENGTH = 256
 _ABSENT = msgspec.Raw(b"null")
+T = TypeVar("T")
 
 
 class OpenHold(msgspec.Struct, rename="camel", forbid_unknown_fields=True, frozen=True):
@@ -56,7 +56,7 @@ _release = msgspec.json.Decoder(ReleaseHold)
 
 def read_open(body: bytes) -> OpenHold:
     """What a body asks for, or `ValidationError`."""
-    asked: OpenHold = _read(_open, body)
+    asked = _read(_open, body)
     if asked.model is not None:
         check_text("model", asked.model, MAX_MODEL_LENGTH)
     check_metadata(asked.metadata or {})
@@ -65,7 +65,7 @@ def read_open(body: bytes) -> OpenHold:
 
 def read_confirm(body: bytes) -> Decimal | None:
     """The amount that a body says, or `ValidationError`."""
-    asked: ConfirmHold = _read(_confirm, body)
+    asked = _read(_confirm, body)
     return optional_amount("amount", asked.amount)
 
 
@@ -155,12 +155,8 @@ def instant(micros: int) -> str:
     return format_micros(micros)
 
 
-def _read(decoder: Any, body: bytes) -> Any:
-    try:
-        return decoder.decode(body or b"{}")
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        reason = str(error)
-        raise ValidationError(f"body: {reason}", errors=[FieldError("body", reason)]) from None
+def _read(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    return read_body_as(decoder, body or b"{}")
 
 
 HoldId = Annotated[JsonText, Field(json_schema_extra={"pattern": ID_PATTERN, "maxLength": 255})]
