@@ -19,6 +19,45 @@ async def api(any_database: Database) -> AsyncIterator[HeldHttp]:
         yield http
 
 
+async def test_a_key_whose_answer_was_lost_gives_the_same_again_and_nothing_else(
+    api: HeldHttp,
+) -> None:
+    body = {
+        "amount": 100, "priority": 3, "expiresAt": "2026-03-05T12:00:00Z", "reason": "welcome",
+        "metadata": {"a": "b"},
+    }  # fmt: skip
+    headers = {"idempotency-key": "pay-1"}
+
+    async def lost() -> None:
+        async with api.on.database.transaction() as conn:
+            await conn.exec_driver_sql("DELETE FROM idempotent_requests")
+
+    given = await api.call("POST", CREDITS, body, 201, headers={**headers})
+    for field, other in (
+        ("amount", 50), ("priority", 1), ("expiresAt", None), ("reason", "bye"), ("metadata", {}),
+    ):  # fmt: skip
+        await lost()
+        problem = await api.call("POST", CREDITS, {**body, field: other}, 409, headers={**headers})
+        assert problem["extensions"] == {"field": field, "grantId": given["grantId"]}
+    await lost()
+    again = await api.call("POST", CREDITS, body, 201, headers={**headers})
+    assert (again["grantId"], again["amount"], again["balance"]) == (given["grantId"], 100, 100)
+
+
+async def test_a_transaction_that_was_confirmed_as_a_hold_is_completed(api: HeldHttp) -> None:
+    await api.call("POST", CREDITS, {"amount": 100}, 201)
+    start = {"userId": "ann", "model": "priced", "provisionalTokens": {"inputTokens": 1000}}
+    for name in ("confirmed", "released"):
+        await api.call("POST", "/usage-transactions", {**start, "transactionId": name}, 201)
+    holds = "/subjects/ann/entitlements/credits/holds"
+    await api.call("POST", f"{holds}/confirmed/confirm")
+    await api.call("POST", f"{holds}/released/release")
+    for status, name in (("completed", "confirmed"), ("failed", "released")):
+        found = await api.call("GET", f"/usage-transactions?status={status}")
+        assert [one["transactionId"] for one in found["items"]] == [name]
+        assert (await api.call("GET", f"/usage-transactions/{name}"))["status"] == status
+
+
 async def test_a_grant_is_answered_though_nobody_can_tell_the_history(
     api: HeldHttp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
