@@ -91,6 +91,7 @@ class PlanKit:
     async def erase(self, namespace: str, subject: str) -> None:
         """Forget all that plans know of a subject."""
         await self.members.erase(namespace, subject)
+        await self.payments.erase(namespace, subject)
 
 
 @asynccontextmanager

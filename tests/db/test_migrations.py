@@ -1,6 +1,7 @@
 """The schema at start: complete, applied once, equal to what the code expects."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, inspect, text
 import aggregator.subjects
 import entitlements.credits.store
 import entitlements.holds.tables
+import entitlements.plans.payments.notes
 import entitlements.plans.stores.tables
 import entitlements.stores.features
 import entitlements.stores.grants
@@ -22,6 +24,9 @@ import entitlements.usage_records.stores.prices
 import meterline.db.idempotency
 import meterline.db.keys
 import portal.store
+from entitlements.plans.payments.notes import of_subscription
+from entitlements.plans.payments.notice import Kind
+from entitlements.plans.stores.tables import subscriptions
 from meterline.db import migrations
 from meterline.db.engine import Database
 from meterline.db.tables import metadata
@@ -32,6 +37,7 @@ DOMAINS = (
     aggregator.subjects,
     entitlements.credits.store,
     entitlements.holds.tables,
+    entitlements.plans.payments.notes,
     entitlements.plans.stores.tables,
     entitlements.stores.features,
     entitlements.stores.grants,
@@ -114,3 +120,29 @@ def test_versions_are_numbered_without_a_gap() -> None:
     found = [one.revision for one in script.walk_revisions()]
     assert found == [f"{number:04}" for number in range(len(found), 0, -1)]
     assert migrations.versions() == found[::-1]
+
+
+async def test_what_was_known_of_subscriptions_becomes_notes(any_database: Database) -> None:
+    at = datetime(2026, 11, 1, tzinfo=UTC)
+    rows = [
+        ("sub_a", "active", "pro", None),
+        ("sub_p", "past_due", "pro", 500),
+        ("sub_e", "ended", None, None),
+    ]
+    async with any_database.transaction() as conn:
+        await conn.execute(text("DROP TABLE stripe_notes"))
+        await conn.execute(text("UPDATE alembic_version SET version_num = '0013'"))
+        for name, state, plan, period in rows:
+            await conn.execute(
+                subscriptions.insert().values(
+                    namespace="default", id=name, subject="ann", state=state, changed_at=at,
+                    plan=plan, failed_period=period,
+                )
+            )  # fmt: skip
+    assert "0014" in await any_database.migrate()
+    async with any_database.read() as conn:
+        found = {name: await of_subscription(conn, "default", name) for name, *_ in rows}
+    assert [(one.kind, one.at, one.plan) for one in found["sub_a"]] == [(Kind.PAID, at, "pro")]
+    kinds = {one.kind: one.begins for one in found["sub_p"]}
+    assert kinds == {Kind.PAID: -1, Kind.FAILED: 500}
+    assert [one.kind for one in found["sub_e"]] == [Kind.ENDED]

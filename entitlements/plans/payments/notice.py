@@ -21,6 +21,7 @@ _PLAN = ("plan", "meterline_plan", "parmot_plan_name")
 _FALLBACK = ("fallback_plan", "parmot_fallback_plan_name")
 _CREDITS = ("credits",)
 _MAX_ID = 255
+_MOST = 2**62
 
 
 class Kind(StrEnum):
@@ -61,6 +62,7 @@ class Notice:
     """Money was paid, not only nothing."""
     period_start: int | None = None
     """Of what is paid for, in seconds since 1970."""
+    period_end: int | None = None
 
 
 def read_notice(event: Any) -> Notice:
@@ -102,13 +104,14 @@ def _of_invoice(notice: Notice, invoice: Mapping[str, Any]) -> Notice:
     charged = [one for one in lines if _whole(one.get("amount")) >= 0]
     ranked = sorted(charged or lines, key=_rank, reverse=True)
     prices = tuple(dict.fromkeys(filter(None, map(_price, ranked))))
-    starts = [_whole(_object(one.get("period")).get("start")) for one in ranked[:1]]
+    period = _object(ranked[0].get("period")) if ranked else {}
     return replace(
         _with_metadata(notice, metadata, subscription),
         prices=prices,
         invoice=_reference(invoice.get("id")),
         is_charged=_whole(invoice.get("amount_paid")) > 0,
-        period_start=starts[0] if starts else None,
+        period_start=_whole(period.get("start")) if ranked else None,
+        period_end=_whole(period.get("end")) if ranked else None,
     )
 
 
@@ -175,7 +178,8 @@ def _text(value: Any) -> str | None:
 
 
 def _whole(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) else 0
+    is_whole = isinstance(value, int) and not isinstance(value, bool)
+    return value if is_whole and abs(value) < _MOST else 0
 
 
 def _object(value: Any) -> Mapping[str, Any]:

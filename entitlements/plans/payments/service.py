@@ -13,10 +13,12 @@ from entitlements.balance.exact import ZERO
 from entitlements.builtin import BuiltIns
 from entitlements.plans.members import Assignment, MemberService
 from entitlements.plans.options import StripeOptions
+from entitlements.plans.payments import notes
 from entitlements.plans.payments.judge import (
     Step,
     Subscription,
     judge,
+    note_of,
     subscription_id,
 )
 from entitlements.plans.payments.notice import Kind, Notice, read_notice
@@ -75,7 +77,7 @@ class StripeService:
     async def receive(self, payload: bytes, signature: str | None) -> Handled:
         """Take an event as it was sent. `ValidationError` when its signature is not good."""
         if not self.options.webhook_secrets:
-            raise NotFoundError("the webhook of Stripe is off: set stripe.webhook_secret")
+            raise NotFoundError("the webhook of Stripe is off: set stripe.webhook_secrets")
         if signature is None:
             raise ValidationError("Stripe-Signature: is required")
         check_signature(
@@ -143,6 +145,11 @@ class StripeService:
                          plan=done.plan, reason=done.reason)  # fmt: skip
         return len(found)
 
+    async def erase(self, namespace: str, subject: str) -> None:
+        """Forget what is noted of a subject's subscriptions."""
+        async with self._means.database.transaction() as conn:
+            await notes.erase(conn, namespace, subject)
+
     async def forget(self) -> int:
         """Forget some events that are too old to come again."""
         before = self._means.now() - timedelta(days=self.options.keep_days)
@@ -190,18 +197,20 @@ class StripeService:
         if notice.kind is Kind.PAID and resolved.plan is None:
             reason = None if granted else "the payment's credits were granted before"
             return Handled(notice.id, APPLIED if granted else IGNORED, reason)
-        known = await store.lock_subscription(conn, namespace, subscription_id(notice))
+        one = subscription_id(notice)
+        known = await store.lock_subscription(conn, namespace, one)
+        noted = await notes.of_subscription(conn, namespace, one)
         grace = timedelta(seconds=self.options.grace_seconds)
-        verdict = judge(known, notice, resolved.plan, grace, now)
-        if verdict.after is not None:
-            await store.save_subscription(conn, namespace, verdict.after)
+        verdict = judge(known, noted, notice, resolved.plan, grace, now)
+        await notes.add(conn, namespace, one, notice.subject, note_of(notice, resolved.plan))
+        await store.save_subscription(conn, namespace, verdict.after)
         match verdict.step:
             case Step.PAY:
-                assert resolved.plan is not None and verdict.after is not None
-                await self._assign(conn, notice.subject, resolved.plan, notice.id, resolved.used)
-                return Handled(notice.id, APPLIED, plan=resolved.plan)
+                plan = verdict.after.plan
+                assert plan is not None
+                await self._assign(conn, notice.subject, plan, notice.id, resolved.used)
+                return Handled(notice.id, APPLIED, plan=plan)
             case Step.FALL_BACK:
-                assert verdict.after is not None
                 return await self._fall_back(conn, verdict.after, notice.id, resolved.used)
             case Step.WAIT:
                 return Handled(notice.id, SCHEDULED, "the subject falls back after the grace")
