@@ -14,18 +14,16 @@ class Tokens:
 
 
 def tokens_of_result(result: Any) -> Tokens | None:
-    """The tokens of an answer of OpenAI, Anthropic, Cohere or Google; None if it says nothing."""
-    usage = _first(result, "usage", "usage_metadata")
-    if usage is None:
-        return None
-    if _first(usage, "billed_units") is not None:
-        billed = _first(usage, "billed_units")
-        return _tokens(_first(billed, "input_tokens"), _first(billed, "output_tokens"), None)
-    if _first(usage, "prompt_token_count") is not None:
-        given = _whole(_first(usage, "candidates_token_count"))
-        thought = _whole(_first(usage, "thoughts_token_count"))
-        asked = _first(usage, "prompt_token_count")
-        return _tokens(asked, given + thought, _first(usage, "cached_content_token_count"))
+    """The tokens of an answer of OpenAI, Anthropic, Cohere or Google; None if it says nothing.
+
+    The answer is the provider's package's, or its JSON.
+    """
+    usage = _first(result, "usage", "usage_metadata", "usageMetadata", "meta")
+    billed = _first(usage, "billed_units")
+    if billed is not None:
+        return _billed(billed)
+    if _first(usage, "prompt_token_count", "promptTokenCount") is not None:
+        return _google(usage)
     if _first(usage, "prompt_tokens") is not None:
         details = _first(usage, "prompt_tokens_details")
         cached = _first(details, "cached_tokens")
@@ -40,6 +38,24 @@ def tokens_of_result(result: Any) -> Tokens | None:
         return _tokens(asked, _first(usage, "output_tokens"), read)
     cached = _first(_first(usage, "input_tokens_details"), "cached_tokens")
     return _tokens(_first(usage, "input_tokens"), _first(usage, "output_tokens"), cached)
+
+
+def _billed(billed: Any) -> Tokens | None:
+    """Of Cohere: chat, embed, and rerank, which bills searches and no tokens."""
+    texts, images = _first(billed, "input_tokens"), _first(billed, "image_tokens")
+    given = _first(billed, "output_tokens")
+    if texts is None and images is None and given is None:
+        return None
+    return _tokens(_whole(texts) + _whole(images), given, None)
+
+
+def _google(usage: Any) -> Tokens:
+    asked = _first(usage, "prompt_token_count", "promptTokenCount")
+    tools = _first(usage, "tool_use_prompt_token_count", "toolUsePromptTokenCount")
+    given = _first(usage, "candidates_token_count", "candidatesTokenCount")
+    thought = _first(usage, "thoughts_token_count", "thoughtsTokenCount")
+    cached = _first(usage, "cached_content_token_count", "cachedContentTokenCount")
+    return _tokens(_whole(asked) + _whole(tools), _whole(given) + _whole(thought), cached)
 
 
 def _tokens(given: Any, taken: Any, cached: Any) -> Tokens:

@@ -1,6 +1,7 @@
 """Credits around any function: start a transaction, run it, read what it used, complete."""
 
 import functools
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from decimal import Decimal
@@ -10,6 +11,8 @@ from typing import Any, Generic, Literal, Self, TypeVar
 from meterline_sdk._async._meterline import AsyncMeterline
 from meterline_sdk.errors import MeterlineError, UsageLimitError
 from meterline_sdk.tokens import Tokens, tokens_of_result
+
+logger = logging.getLogger("meterline_sdk")
 
 Result = TypeVar("Result")
 
@@ -27,9 +30,10 @@ class AsyncCaptured(Generic[Result]):
     """What became of a captured call.
 
     `start_failed`: nobody could be asked, the function did not run. `insufficient_credits`: it did
-    not run. `executed_success`: it ran and was charged. `executed_error`: it raised, and nothing
-    was charged. `execution_error_completion_failed`: it ran, or raised, and the transaction could
-    not be completed; it expires, and gives its hold back.
+    not run. `executed_success`: it ran and was charged; with an `error` what it used could not be
+    read, and the provisional tokens were charged. `executed_error`: it raised, and nothing was
+    charged. `execution_error_completion_failed`: it ran, or raised, and the transaction could not
+    be completed; it expires, and gives its hold back.
     """
 
     status: Status
@@ -113,7 +117,7 @@ async def async_capture_usage(
     """Run a function that costs credits, and say what became of it.
 
     `read_tokens` finds what was used in the function's result; the default knows the answers of
-    OpenAI, Anthropic, Cohere and Google. When it finds nothing, `provisional` is charged.
+    OpenAI, Anthropic, Cohere and Google. When it finds nothing, or fails, `provisional` is charged.
     With `rethrow_on_error` what the function raised is raised again, after the transaction.
     """
     capture = AsyncCapture(
@@ -133,20 +137,34 @@ async def async_capture_usage(
     raised: BaseException | None = None
     try:
         result = await function()
-        capture.tokens = read_tokens(result)
     except Exception as error:
         raised = error
+    failed = raised or _read(capture, read_tokens, result)
     status: Status = "executed_success" if raised is None else "executed_error"
-    failed: BaseException | None = raised
     try:
         await capture.__aexit__(type(raised) if raised else None, raised, None)
-    except MeterlineError as error:
-        status, failed = "execution_error_completion_failed", raised or error
+    except Exception as error:
+        # Whatever it is, the function's result is the caller's.
+        status, failed = "execution_error_completion_failed", failed or error
     if raised is not None and rethrow_on_error:
         raise raised
     return AsyncCaptured(
         status, result, failed, capture.transaction_id, capture.credits_used, capture.balance
     )
+
+
+def _read(
+    capture: AsyncCapture, read_tokens: Callable[[Any], Tokens | None], result: Any
+) -> Exception | None:
+    """Note what was used. What goes wrong here does not make the call a free one."""
+    try:
+        capture.tokens = read_tokens(result)
+    except Exception as error:
+        logger.warning(
+            "what was used cannot be read, so that the provisional is charged: %r", error
+        )
+        return error
+    return None
 
 
 def async_captured(
