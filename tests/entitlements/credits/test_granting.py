@@ -58,6 +58,26 @@ async def test_a_transaction_that_was_confirmed_as_a_hold_is_completed(api: Held
         assert (await api.call("GET", f"/usage-transactions/{name}"))["status"] == status
 
 
+async def test_credits_whose_entitlement_was_deleted_are_made_anew(api: HeldHttp) -> None:
+    reserved = {"accountId": "ann", "amount": 10}
+    start = {"userId": "ann", "model": "priced", "provisionalTokens": {"inputTokens": 1000}}
+
+    async def delete() -> None:
+        api.on.clock.advance(1)
+        await api.call("DELETE", "/subjects/ann/entitlements/credits", None, 204)
+        api.on.clock.advance(1)
+
+    await api.call("POST", CREDITS, {"amount": 100}, 201)
+    await api.call("POST", "/reservations", reserved, 201)
+    await delete()
+    await api.call("POST", "/reservations", reserved, 402)
+    await delete()
+    assert not (await api.call("POST", "/usage-transactions", start, 201))["continue"]
+    await delete()
+    given = await api.call("POST", CREDITS, {"amount": 100}, 201)
+    assert given["balance"] == 100
+
+
 async def test_a_grant_is_answered_though_nobody_can_tell_the_history(
     api: HeldHttp, monkeypatch: pytest.MonkeyPatch
 ) -> None:
