@@ -27,6 +27,7 @@ from entitlements.plans.stores import plans as plan_store
 from entitlements.plans.stores.payments import Received
 from entitlements.plans.stripe import check_signature
 from entitlements.services.means import Means
+from meterline.db import mutex
 from meterline.kernel.errors import MeterlineError, NotFoundError, ValidationError
 
 log = structlog.get_logger(__name__)
@@ -134,6 +135,7 @@ class StripeService:
         for namespace, one, subject in found:
             used = await self._members.used(namespace, subject)
             async with self._means.database.transaction() as conn:
+                await mutex.alone(conn, "stripe", namespace, one)
                 now = self._means.now()
                 known = await store.lock_subscription(conn, namespace, one)
                 if known is None or known.grace_until is None or known.grace_until > now:
@@ -193,11 +195,13 @@ class StripeService:
     ) -> Handled:
         assert notice.subject is not None
         namespace = self.options.namespace
+        one = subscription_id(notice)
+        # Its first events have no row to wait for, and each must see the notes of the others.
+        await mutex.alone(conn, "stripe", namespace, one)
         granted = await self._grant(conn, notice, resolved, now)
         if notice.kind is Kind.PAID and resolved.plan is None:
             reason = None if granted else "the payment's credits were granted before"
             return Handled(notice.id, APPLIED if granted else IGNORED, reason)
-        one = subscription_id(notice)
         known = await store.lock_subscription(conn, namespace, one)
         noted = await notes.of_subscription(conn, namespace, one)
         grace = timedelta(seconds=self.options.grace_seconds)

@@ -145,6 +145,16 @@ async def test_the_period_itself_or_the_next_one_ends_the_grace(
     assert await plan_of(bench) == "pro"
 
 
+async def test_the_first_events_of_a_subscription_may_come_at_once(any_bench: Planning) -> None:
+    bench = any_bench
+    for number in range(12):
+        name = f"sub_{number}"
+        paid = invoice(bench, "invoice.paid", subscription=name, paid=0)
+        end = ended(bench, after=5, subscription=name)
+        await asyncio.gather(send(bench, end), send(bench, paid))
+        assert await plan_of(bench) == "free", name
+
+
 async def test_what_was_noted_of_a_subject_is_forgotten_with_it(any_bench: Planning) -> None:
     bench = any_bench
     await send(bench, ended(bench))
