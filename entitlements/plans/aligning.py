@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from entitlements.balance import Allowance, Metering, issued_after_reset, period_at
+from entitlements.balance import Allowance, Metering, anchor_at, issued_after_reset, period_at
 from entitlements.builtin import COST, CREDITS, TOKENS
 from entitlements.model import Entitlement, EntitlementType, IssuedGrant
 from entitlements.plans.model import CreditAllocation, Member, Plan, PlanFeature
@@ -32,7 +32,7 @@ from entitlements.stores import features as feature_store
 from entitlements.stores import grants as grant_store
 from meterline.kernel.errors import NotFoundError
 from meterline.kernel.ids import new_ulid
-from meterline.kernel.periods import format_interval
+from meterline.kernel.periods import Recurrence, format_interval
 from meterline.kernel.quantity import format_number
 
 PLAN = "meterlinePlan"
@@ -168,8 +168,9 @@ class Aligner:
         issued = (await grant_store.of_entitlements(conn, [entitlement.id])).get(entitlement.id, [])
         resets = (await grant_store.resets_of(conn, [entitlement.id])).get(entitlement.id, [])
         terms = entitlement.terms(Metering.ADDITIVE)
-        period = period_at(Allowance(terms, resets=tuple(resets)), now)
-        change = plan_refills(allocation, issued, period, now, used)
+        allowance = Allowance(terms, resets=tuple(resets))
+        period, months = period_at(allowance, now), Recurrence(anchor_at(allowance, now), MONTH)
+        change = plan_refills(allocation, issued, period, months, now, used)
         for grant_id in change.void:
             await grant_store.void(conn, grant_id, now, now)
         for refill in change.make:

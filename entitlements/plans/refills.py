@@ -15,7 +15,7 @@ from entitlements.balance.exact import ROOM, ZERO, total
 from entitlements.model import IssuedGrant
 from entitlements.plans.model import CreditAllocation
 from meterline.kernel.instants import format_instant
-from meterline.kernel.periods import Interval, Period, Recurrence, format_interval, shift
+from meterline.kernel.periods import Interval, Period, Recurrence, format_interval
 from meterline.kernel.quantity import format_number
 
 REFILL = "meterlineRefill"
@@ -86,13 +86,15 @@ def plan_refills(
     allocation: CreditAllocation | None,
     issued: Sequence[IssuedGrant],
     period: Period,
+    months: Recurrence,
     now: datetime,
     used: Decimal | None,
 ) -> RefillChange:
     """Bring a subject's refills in line with its plan.
 
-    `period` is the entitlement's current usage period. What was `used` of refills whose interval is
-    not over stays used of a new one; None starts afresh, whatever there is.
+    `period` is the entitlement's current usage period, and `months` the borders of all of them.
+    What was `used` of refills whose interval is not over stays used of a new one; None starts
+    afresh, whatever there is.
     """
     name = None if allocation is None else allocation_name(allocation)
     mine: list[IssuedGrant] = []
@@ -104,18 +106,18 @@ def plan_refills(
         return RefillChange((), void, None)
     used = used or ZERO
     if allocation.max_rollover:
-        return _with_rollover(allocation, mine, period, now, used, void)
+        return _with_rollover(allocation, mine, period, months, now, used, void)
     if any(not _is_over(one.grant, now) and one.grant.recurrence for one in mine):
         return RefillChange((), void, None)
-    return RefillChange(_recurring(allocation, period, now, used), void, None)
+    return RefillChange(_recurring(allocation, months, now, used), void, None)
 
 
 def _recurring(
-    allocation: CreditAllocation, period: Period, now: datetime, used: Decimal
+    allocation: CreditAllocation, months: Recurrence, now: datetime, used: Decimal
 ) -> list[Refill]:
     name = allocation_name(allocation)
     monthly = allocation.interval == MONTH
-    recurrence = Recurrence(period.start if monthly else now, allocation.interval)
+    recurrence = months if monthly else Recurrence(now, allocation.interval)
     at = now
     made = []
     if used > 0:
@@ -133,12 +135,13 @@ def _with_rollover(
     allocation: CreditAllocation,
     mine: Sequence[IssuedGrant],
     period: Period,
+    months: Recurrence,
     now: datetime,
     used: Decimal,
     void: list[str],
 ) -> RefillChange:
     name = allocation_name(allocation)
-    second = shift(period.end, allocation.interval, 1)
+    second = months.period(period.end).end
     known = {_at(one): one for one in mine}
     make = []
     if not any(period.start <= one.grant.effective_at < period.end for one in mine):
@@ -153,7 +156,7 @@ def _with_rollover(
     if now >= due_at:
         if format_instant(period.end) not in known:
             ref = f"{name}@{format_instant(period.end)}"
-            end = shift(period.end, allocation.interval, 2)
+            end = months.period(second).end
             make.append(Refill(ref, allocation.amount, period.end, end, allocation.max_rollover))
         due_at = period.end
     return RefillChange(make, void, due_at)

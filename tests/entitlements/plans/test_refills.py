@@ -179,6 +179,33 @@ async def test_an_interval_that_is_over_counts_no_more(bench: Planning) -> None:
     assert await bench.credits() == 100
 
 
+@pytest.mark.parametrize("rollover", [0, 20])
+async def test_months_that_began_on_a_31st_end_on_the_last_day(
+    bench: Planning, rollover: int
+) -> None:
+    bench.clock.now = datetime(2026, 12, 31, 12, tzinfo=UTC)
+    await bench.plan("first", **allocation(50))
+    await bench.plan("second", **allocation(100, rollover=rollover))
+    await bench.assign("first")
+    # February's month has begun on the 28th.
+    bench.clock.now = datetime(2027, 3, 1, 12, tzinfo=UTC)
+    await spend(bench, 30)
+    await bench.assign("second")
+    assert await bench.credits() == 70
+    for day, expected in ((30, 70), (31, 100 + rollover)):
+        bench.clock.now = datetime(2027, 3, day, 12, 0, 1, tzinfo=UTC)
+        await bench.kit.worker.run_once()
+        bench.clock.advance(1)
+        assert await bench.credits() == expected
+    bench.clock.now = datetime(2027, 4, 29, 12, 0, 1, tzinfo=UTC)
+    await bench.kit.worker.run_once()
+    assert await bench.credits() == 100 + rollover
+    bench.clock.now = datetime(2027, 4, 30, 12, 0, 1, tzinfo=UTC)
+    await bench.kit.worker.run_once()
+    bench.clock.advance(1)
+    assert await bench.credits() == 100 + rollover
+
+
 _ALLOCATIONS: dict[str, dict[str, Any]] = {
     "small": allocation(50),
     "large": allocation(100),
