@@ -13,6 +13,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -94,6 +95,7 @@ class EventBuffer:
         self._waiting: deque[Waiting] = deque()
         self._flying: dict[int, _Parts] = {}
         """What each thread has taken, and not sent yet."""
+        self._dropping = 0
         self._changed = threading.Condition()
         self._flushing = 0
         self._idle = 0
@@ -103,7 +105,7 @@ class EventBuffer:
         """Events that are not with the server yet."""
         with self._changed:
             flying = sum(len(part) for parts in self._flying.values() for part in parts)
-            return len(self._waiting) + flying
+            return len(self._waiting) + flying + self._dropping
 
     def put(self, event: Event) -> bool:
         """Take an event; False when it was dropped at once: there was no room, or it is no JSON.
@@ -133,7 +135,7 @@ class EventBuffer:
         return not full
 
     def flush(self, timeout_seconds: float = 10.0) -> bool:
-        """Wait until everything that was put is with the server; False when time ran out."""
+        """Wait until all that was put is with the server, or dropped; False when time ran out."""
         with self._changed:
             self._flushing += 1
             self._changed.notify_all()
@@ -149,7 +151,7 @@ class EventBuffer:
         """
         close_all([self], timeout_seconds)
 
-    def begin_close(self, timeout_seconds: float | None) -> None:
+    def _begin_close(self, timeout_seconds: float | None) -> None:
         """Take no more events, and do not try for longer than that; returns at once."""
         seconds = self._close_seconds if timeout_seconds is None else timeout_seconds
         with self._changed:
@@ -158,7 +160,7 @@ class EventBuffer:
                 self._give_up_at = time.monotonic() + seconds
             self._changed.notify_all()
 
-    def finish_close(self) -> None:
+    def _finish_close(self) -> None:
         """Wait until all is sent, or the time is over, and hand over what is left."""
         for thread in self._threads:
             if thread is not threading.current_thread():
@@ -170,8 +172,7 @@ class EventBuffer:
                 parts.clear()
             self._waiting.clear()
             self._changed.notify_all()
-        if left:
-            self._drop(left, ConnectionFailedError("the buffer was closed before they were sent"))
+        self._drop(left, ConnectionFailedError("the buffer was closed before they were sent"))
         if self._on_close is not None:
             self._on_close()
         _alive.discard(self)
@@ -180,8 +181,10 @@ class EventBuffer:
         """One more thread, if there is more to do than threads that wait for work."""
         if len(self._threads) < self._senders and len(self._waiting) > self._idle:
             thread = threading.Thread(target=self._run, name="meterline-events", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            # Where no thread can be had, the next event tries again, and `close` hands over.
+            with suppress(RuntimeError):
+                thread.start()
+                self._threads.append(thread)
 
     def _run(self) -> None:
         while (parts := self._next()) is not None:
@@ -229,12 +232,13 @@ class EventBuffer:
         with self._changed:
             return parts[-1] if parts and not self._over() else None
 
-    def _settle(self, parts: _Parts, *rest: list[Waiting]) -> bool:
+    def _settle(self, parts: _Parts, *rest: list[Waiting], dropping: int = 0) -> bool:
         """Done with the last part, but for `rest`; False when `close` has handed it over."""
         with self._changed:
             if not parts:
                 return False
             parts[-1:] = [part for part in rest if part]
+            self._dropping += dropping
             self._changed.notify_all()
             return True
 
@@ -246,8 +250,11 @@ class EventBuffer:
             return
         else:
             bad, rest = part, []
-        if self._settle(parts, *rest) and bad:
+        if self._settle(parts, *rest, dropping=len(bad)):
             self._drop([one.event for one in bad], error)
+            with self._changed:
+                self._dropping -= len(bad)
+                self._changed.notify_all()
 
     def _pause(self) -> None:
         """Before the next try; `close` makes one more at once."""
@@ -258,7 +265,8 @@ class EventBuffer:
 
     def _drop(self, events: Sequence[Event], error: Exception) -> None:
         try:
-            self._on_drop(events, error)
+            if events:
+                self._on_drop(events, error)
         except Exception:
             logger.exception(
                 "on_drop failed; %d usage events were not sent: %s", len(events), error
@@ -295,9 +303,9 @@ def close_all(buffers: Iterable[EventBuffer], timeout_seconds: float | None = No
     """Close buffers at the same time, so that it takes no longer than one of them."""
     closing = list(buffers)
     for buffer in closing:
-        buffer.begin_close(timeout_seconds)
+        buffer._begin_close(timeout_seconds)
     for buffer in closing:
-        buffer.finish_close()
+        buffer._finish_close()
 
 
 def _close_all() -> None:

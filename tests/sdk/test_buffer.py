@@ -235,6 +235,23 @@ def test_a_bad_event_that_nobody_names_is_found(server: Server) -> None:
     buffer.close()
 
 
+def test_a_flush_waits_for_on_drop(server: Server) -> None:
+    server.bad = {"e0"}
+    dropping, go_on = threading.Event(), threading.Event()
+
+    def on_drop(*_: Any) -> None:
+        dropping.set()
+        go_on.wait(30)
+
+    buffer = server.buffer(batch_events=1, on_drop=on_drop)
+    buffer.put(some(1)[0])
+    assert dropping.wait(10)
+    assert not buffer.flush(0)
+    go_on.set()
+    assert buffer.flush()
+    buffer.close()
+
+
 def test_a_failing_on_drop_stops_nothing(server: Server, caplog: pytest.LogCaptureFixture) -> None:
     def fail(*_: Any) -> None:
         raise RuntimeError("a bug of the caller's")
