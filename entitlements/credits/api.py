@@ -106,10 +106,7 @@ def reservations_router(
         return hold
 
     async def known(namespace: str, hold_id: str | None) -> bool:
-        try:
-            return hold_id is not None and bool(await holds.get(namespace, hold_id))
-        except NotFoundError:
-            return False
+        return hold_id is not None and await holds.find(namespace, hold_id) is not None
 
     @api.post("/reservations", status_code=201, responses=ok(views.ReservationView, 201, 402))
     async def reserve(

@@ -159,12 +159,8 @@ class TransactionService:
 
     async def _known(self, namespace: str, wanted: Start) -> Transaction | None:
         """The transaction that has the id, if one has; `ConflictError` when it is another one."""
-        if wanted.id is None:
-            return None
-        try:
-            return _the_same(await self._holds.get(namespace, wanted.id), wanted)
-        except NotFoundError:
-            return None
+        hold = None if wanted.id is None else await self._holds.find(namespace, wanted.id)
+        return None if hold is None else _the_same(hold, wanted)
 
     async def complete(
         self, namespace: str, transaction_id: str, *, success: bool, finalized: Tokens | None

@@ -187,14 +187,19 @@ class HoldService:
 
     async def get(self, namespace: str, hold_id: str, place: Place | None = None) -> Hold:
         """A hold, as it is now; `NotFoundError` when there is none (at `place`)."""
-        if not is_storable(hold_id):
+        hold = await self.find(namespace, hold_id)
+        if hold is None or place not in (None, hold.opening.place):
             raise NotFoundError("there is no such hold")
+        return hold
+
+    async def find(self, namespace: str, hold_id: str) -> Hold | None:
+        """A hold, as it is now, if there is one."""
+        if not is_storable(hold_id):
+            return None
         async with self._means.database.read() as conn:
             known = await on(conn, store.by_ids([(namespace, hold_id)]))
         hold = known.get((namespace, hold_id))
-        if hold is None or place not in (None, hold.opening.place):
-            raise NotFoundError("there is no such hold")
-        return machine.as_of(hold, self.now)
+        return None if hold is None else machine.as_of(hold, self.now)
 
     async def list(self, namespace: str, wanted: HoldFilter, limit: int) -> Sequence[Hold]:
         """Up to `limit` holds, the newest first, as they are now."""
@@ -276,13 +281,10 @@ class HoldService:
 
     async def _check_old_id(self, asked: HoldRequest, hold_id: str) -> None:
         """Refuse an id that none may have, unless a hold got it when it might."""
-        try:
-            await self.get(asked.place.namespace, hold_id)
-        except NotFoundError:
+        if await self.find(asked.place.namespace, hold_id) is None:
             where = "transactionId" if asked.face is Face.TRANSACTION else "id"
             most = self.limits.max_id_length
-            reason = f"must have 1 to {most} visible ASCII characters, and no slash"
-            raise fault(where, reason) from None
+            raise fault(where, f"must have 1 to {most} visible ASCII characters, and no slash")
 
     def _opening(self, asked: HoldRequest) -> Opening:
         hold_id = new_ulid(self._means.clock()) if asked.id is None else asked.id

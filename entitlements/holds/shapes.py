@@ -1,6 +1,5 @@
 """Which events count as use of a feature, looked up and remembered for a moment."""
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from entitlements.stores.features import features
 from entitlements.usage import UsageReader
 from meterline.db.engine import Database
 from meterline.kernel.errors import ConflictError, NotFoundError, ValidationError
+from meterline.kernel.sharing import Sharing
 
 _REMEMBERED_SECONDS = 1.0
 _MOST = 10_000
@@ -44,7 +44,7 @@ class Shapes:
         self._usage = usage
         self._monotonic = monotonic
         self._known: dict[tuple[str, str], _Known] = {}
-        self._loading: dict[tuple[str, str], asyncio.Future[_Known]] = {}
+        self._loading = Sharing[tuple[str, str], _Known]()
 
     async def get(self, place: Place) -> Shape:
         """The shape; `NotFoundError` when there can be no such entitlement."""
@@ -69,11 +69,7 @@ class Shapes:
         known = self._known.get(key)
         if known is not None and self._monotonic() < known.until:
             return known
-        loading = self._loading.get(key)
-        if loading is None:
-            loading = self._loading[key] = asyncio.ensure_future(self._look_up(key, place))
-            loading.add_done_callback(lambda done: self._loaded(key, done))
-        return await asyncio.shield(loading)
+        return await self._loading.do(key, lambda: self._look_up(key, place))
 
     async def _look_up(self, key: tuple[str, str], place: Place) -> _Known:
         until = self._monotonic() + _REMEMBERED_SECONDS
@@ -82,12 +78,6 @@ class Shapes:
             self._known.pop(next(iter(self._known)))
         self._known[key] = known
         return known
-
-    def _loaded(self, key: tuple[str, str], done: "asyncio.Future[_Known]") -> None:
-        del self._loading[key]
-        if not done.cancelled():
-            # Whoever waits is told of an error; when nobody does any more, asyncio must not.
-            done.exception()
 
     async def _choose(self, known: _Known, place: Place) -> Shape:
         if len(known.shapes) == 1:

@@ -77,7 +77,7 @@ class MemberService:
         """Give a subject a plan, or change its overrides, from now on."""
         self.check_subject(subject)
         await self._built_ins.ensure(namespace)
-        used = await self.used(namespace, subject)
+        used = None if wanted.reset_balance else await self.used(namespace, subject)
         async with self._means.database.transaction() as conn:
             return await self.assign_within(conn, namespace, subject, wanted, used)
 
@@ -87,11 +87,11 @@ class MemberService:
         namespace: str,
         subject: str,
         wanted: Assignment,
-        used: Decimal,
+        used: Decimal | None,
     ) -> Member:
         """`assign` in the caller's transaction, with what `used` said before it.
 
-        Built-in features must be there.
+        None for a balance that is reset. Built-in features must be there.
         """
         member = await self._locked(conn, namespace, subject)
         now = self._means.now()
@@ -116,9 +116,7 @@ class MemberService:
             await self._note(conn, changed, Happening.ASSIGNED, wanted, member.plan)
         if overrides != member.overrides:
             await self._note(conn, changed, Happening.OVERRIDDEN, wanted, member.plan)
-        due_at = await self._aligner.align(
-            conn, changed, now, None if wanted.reset_balance else used
-        )
+        due_at = await self._aligner.align(conn, changed, now, used)
         await store.save(conn, changed, pending=False, due_at=due_at)
         return changed
 

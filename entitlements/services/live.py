@@ -31,6 +31,7 @@ from meterline.db.hot import HotReads
 from meterline.kernel.errors import MeterlineError
 from meterline.kernel.instants import LATEST, to_micros
 from meterline.kernel.periods import Period
+from meterline.kernel.sharing import Sharing
 
 BUILDING_SECONDS = 30
 """How long the building of a row may take, before it counts as given up: as long as a query."""
@@ -89,7 +90,7 @@ class LiveEntitlements:
         self._hot = hot
         self._values = values
         self._usage = usage
-        self._building: dict[_Place, asyncio.Future[bool]] = {}
+        self._building = Sharing[_Place, bool]()
         self._started = to_micros(values.now())
 
     async def look_up(
@@ -129,18 +130,7 @@ class LiveEntitlements:
 
     async def _make(self, place: _Place, now: datetime) -> bool:
         """Have a row made by one caller, for all who want it; see `_build`."""
-        shared = self._building.get(place)
-        if shared is None:
-            shared = self._building[place] = asyncio.ensure_future(self._build(place, now))
-            shared.add_done_callback(lambda done: self._built(place, done))
-        # Who goes away does not take the row away from the others.
-        return await asyncio.shield(shared)
-
-    def _built(self, place: _Place, done: "asyncio.Future[bool]") -> None:
-        del self._building[place]
-        if not done.cancelled():
-            # Whoever waits is told of an error; when nobody does any more, asyncio must not.
-            done.exception()
+        return await self._building.do(place, lambda: self._build(place, now))
 
     async def _build(self, place: _Place, now: datetime) -> bool:
         """Try to make the row of the entitlement in force.

@@ -29,7 +29,6 @@ from entitlements.usage_records.stores import names as names_store
 from entitlements.usage_records.summary import SummaryService
 from meterline.db.engine import Database
 from meterline.kernel.clock import Clock
-from meterline.kernel.errors import NotFoundError
 from meterline.kernel.instants import format_instant, parse_instant
 
 
@@ -79,11 +78,10 @@ class HeldTransactions:
 
     async def is_of(self, namespace: str, transaction_id: str, subject: str) -> bool | None:
         """See `Transactions.is_of`."""
-        try:
-            opening = (await self._holds.get(namespace, transaction_id)).opening
-        except NotFoundError:
+        hold = await self._holds.find(namespace, transaction_id)
+        if hold is None or hold.opening.face is Face.HOLD:
             return None
-        return None if opening.face is Face.HOLD else opening.place.subject == subject
+        return hold.opening.place.subject == subject
 
 
 @asynccontextmanager

@@ -360,7 +360,7 @@ async def test_a_row_whose_builder_died_is_built_anew(
                 gate.before(patch)
                 asked = asyncio.create_task(rows.get(NS, "ann", "tokens", clock()))
                 await gate.knocked.wait()
-                (builder,) = rows._building.values()
+                (builder,) = rows._building._under_way.values()
                 builder.cancel()
                 await asyncio.wait([asked])
 
