@@ -14,16 +14,10 @@ from pydantic import BaseModel
 from meterline_sdk import AsyncMeterline, Meterline, RetryPolicy
 from meterline_sdk.providers.bounds import bound_of
 from meterline_sdk.tracked import AsyncTrackedOpenAI, TrackedAnthropic, TrackedOpenAI
-from tests.sdk.providers import Stub, serving
+from tests.sdk.providers import Stub
 
 ASKED = [{"role": "user", "content": "Say hello to my friend"}]
 HOLDS = ["c1.meterline_tokens", "c1.meterline_cost_usd"]
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture

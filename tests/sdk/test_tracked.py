@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from meterline_sdk import Meterline, RetryPolicy, UsageLimitError
+from meterline_sdk import Meterline, UsageLimitError
 from meterline_sdk.tracked import (
     TrackedAnthropic,
     TrackedCohere,
@@ -21,23 +21,10 @@ from tests.sdk.providers import (
     RESPONSE_USAGE,
     WORDS,
     Stub,
-    serving,
 )
 
 TEXT = "".join(WORDS)
 ASKED = [{"role": "user", "content": "Say hello to my friend"}]
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def meterline(stub: Stub) -> Iterator[Meterline]:
-    with Meterline(stub.url, retries=RetryPolicy(0)) as client:
-        yield client
 
 
 @pytest.fixture

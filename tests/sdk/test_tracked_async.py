@@ -1,7 +1,7 @@
 """The asynchronous tracked clients; what they share with the others is tested there."""
 
 import gc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -20,17 +20,10 @@ from tests.sdk.providers import (
     GOOGLE_USAGE,
     WORDS,
     Stub,
-    serving,
 )
 
 TEXT = "".join(WORDS)
 ASKED = [{"role": "user", "content": "Say hello to my friend"}]
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture

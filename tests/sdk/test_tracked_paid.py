@@ -26,7 +26,7 @@ from meterline_sdk.tracked import (
     TrackedGoogle,
     TrackedOpenAI,
 )
-from tests.sdk.providers import ANTHROPIC_USAGE, CHAT_USAGE, RESPONSE_USAGE, Stub, serving
+from tests.sdk.providers import ANTHROPIC_USAGE, CHAT_USAGE, RESPONSE_USAGE, Stub
 
 ASKED: Any = [{"role": "user", "content": "Say hello to my friend"}]
 CLAUDE: Any = {"model": "claude-sonnet-5", "max_tokens": 50, "messages": ASKED}
@@ -37,18 +37,6 @@ class Answer(BaseModel):
     """What a model shall answer, and does not."""
 
     city: str
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def meterline(stub: Stub) -> Iterator[Meterline]:
-    with Meterline(stub.url, retries=RetryPolicy(0)) as client:
-        yield client
 
 
 @pytest.fixture

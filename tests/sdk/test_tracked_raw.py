@@ -25,7 +25,6 @@ from tests.sdk.providers import (
     RESPONSE_USAGE,
     WORDS,
     Stub,
-    serving,
 )
 
 TEXT = "".join(WORDS)
@@ -33,18 +32,6 @@ ASKED: Any = [{"role": "user", "content": "Say hello to my friend"}]
 CLAUDE: Any = {"model": "claude-sonnet-5", "max_tokens": 50, "messages": ASKED}
 COMMAND: Any = {"model": "command-r", "messages": ASKED}
 USER = {"user_id": "alice"}
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with serving() as running:
-        yield running
-
-
-@pytest.fixture
-def meterline(stub: Stub) -> Iterator[Meterline]:
-    with Meterline(stub.url, retries=RetryPolicy(0)) as client:
-        yield client
 
 
 @pytest.fixture
